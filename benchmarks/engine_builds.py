@@ -1,0 +1,98 @@
+"""Every graph of some bundles as an engine of TensorRT for RTX: build times and sizes.
+
+    python benchmarks/engine_builds.py lite random:full --json benchmarks/results/engine-builds.json
+
+prints a Markdown table. It needs `tensorrt_rtx` and no GPU; in a checkout, the test fixture stands
+in for it: `PYTHONPATH=tests python -m tensorrt_fixture python benchmarks/engine_builds.py ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from trtseg import bundle as bundles
+from trtseg.benchmark.machine import describe
+from trtseg.bundle import Bundle
+from trtseg.runtime.build_options import BuildOptions
+from trtseg.runtime.bundle_engines import requests
+from trtseg.runtime.tensorrt_build import build_engine
+from trtseg.runtime.tensorrt_library import load_tensorrt
+
+CAPABILITIES = ("8.6", "8.9", "12.0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("bundles", nargs="+", help="a model, a path, random:lite or random:full")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    tensorrt = load_tensorrt("rtx")
+    rows = []
+    print(f"{tensorrt.flavour} {tensorrt.version}, compute capability {', '.join(CAPABILITIES)}\n")
+    print("| graph | precision | working size | layers | build | plan |")
+    print("|---|---|---|---|---|---|")
+    for name in args.bundles:
+        bundle = read(name)
+        long_side, multiple = bundle.manifest.long_side_px, bundle.manifest.multiple_px
+        usual = (long_side * 3 // 4 // multiple * multiple, long_side)
+        sizes = {
+            "{}x{}".format(*usual): (usual, usual, usual),
+            "64x64 to 1024x1024": ((64, 64), usual, (1024, 1024)),
+        }
+        for precision in bundle.precisions("segment"):
+            for label, bounds in sizes.items():
+                for request in requests(
+                    bundle,
+                    flavour=tensorrt.flavour,
+                    version=tensorrt.version,
+                    gpu=None,
+                    precision=precision,
+                    sizes=[bounds],
+                    options=BuildOptions(compute_capabilities=CAPABILITIES),
+                    target="rtx",
+                ):
+                    built = build_engine(
+                        request.onnx,
+                        request.profiles,
+                        name=request.key.graph,
+                        options=request.options,
+                        target="rtx",
+                    )
+                    row = {
+                        "graph": request.key.graph,
+                        "precision": precision,
+                        "working_size": label,
+                        "layers": built.layers,
+                        "build_s": round(built.seconds, 2),
+                        "plan_mib": round(len(built.plan) / 2**20, 2),
+                        "warnings": list(built.warnings),
+                    }
+                    rows.append(row)
+                    print(
+                        f"| {row['graph']} | {precision} | {label} | {row['layers']} "
+                        f"| {row['build_s']:.2f} s | {row['plan_mib']:.2f} MiB |"
+                    )
+    if args.json:
+        result = {
+            "builder": f"{tensorrt.flavour} {tensorrt.version}",
+            "machine": describe(),
+            "builds": rows,
+        }
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def read(name: str) -> Bundle:
+    """A bundle, or one with random weights (which needs torch)."""
+    if not name.startswith("random:"):
+        return bundles.read(name)
+    from trtseg.export.random import write_random
+
+    with tempfile.TemporaryDirectory() as folder:
+        return bundles.read(write_random(name.removeprefix("random:"), Path(folder) / "bundle"))
+
+
+if __name__ == "__main__":
+    main()

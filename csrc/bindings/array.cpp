@@ -1,0 +1,288 @@
+#include "bindings/array.h"
+
+namespace trtseg {
+namespace {
+
+const char* name_of(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float32: return "float32";
+    case Dtype::float16: return "float16";
+    case Dtype::int32: return "int32";
+    case Dtype::uint8: return "uint8";
+    case Dtype::boolean: return "bool";
+    case Dtype::other: break;
+  }
+  return "other";
+}
+
+// The ABI of DLPack 0.x, as far as it is read here.
+struct DlManaged {
+  struct {
+    void* data;
+    std::int32_t device_type;
+    std::int32_t device_id;
+    std::int32_t rank;
+    struct {
+      std::uint8_t code, bits;
+      std::uint16_t lanes;
+    } dtype;
+    std::int64_t* shape;
+    std::int64_t* strides;
+    std::uint64_t byte_offset;
+  } tensor;
+  void* context;
+  void (*deleter)(DlManaged*);
+};
+
+Dtype dlpack_dtype(int code, int bits) {
+  if (code == 2 && bits == 32) return Dtype::float32;
+  if (code == 2 && bits == 16) return Dtype::float16;
+  if (code == 0 && bits == 32) return Dtype::int32;
+  if (code == 1 && bits == 8) return Dtype::uint8;
+  if (code == 6 && bits == 8) return Dtype::boolean;
+  return Dtype::other;
+}
+
+std::vector<i64> as_integers(py::handle numbers) {
+  std::vector<i64> list;
+  for (const py::handle number : numbers) list.push_back(number.cast<i64>());
+  return list;
+}
+
+void set_dense_strides(Array& array) {
+  array.stride.assign(array.shape.size(), 1);
+  for (std::size_t i = array.shape.size(); i-- > 1;) {
+    array.stride[i - 1] = array.stride[i] * array.shape[i];
+  }
+}
+
+}  // namespace
+
+std::string shape_text(const std::vector<i64>& shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (i > 0) text += ", ";
+    text += shape[i] == kAny ? std::string("any") : std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+void fail(const char* name, const std::string& expected, const std::string& got) {
+  throw py::value_error(std::string(name) + ": expected " + expected + ", got " + got);
+}
+
+std::string type_name(py::handle object) {
+  return std::string(py::str(py::type::of(object).attr("__name__")));
+}
+
+void check_positive(const char* name, i64 value) {
+  if (value < 1) fail(name, "sides of at least 1", std::to_string(value));
+}
+
+void check_dtype(const Array& array, Dtype wanted, const char* name) {
+  if (array.dtype == wanted) return;
+  throw py::type_error(std::string(name) + ": expected " + name_of(wanted) + ", got " +
+                       array.dtype_name);
+}
+
+void check_layout(const Array& array, const std::vector<i64>& shape, Layout layout,
+                  const char* name) {
+  bool fits = array.shape.size() == shape.size();
+  for (std::size_t i = 0; fits && i < shape.size(); ++i) {
+    fits = shape[i] == kAny || shape[i] == array.shape[i];
+  }
+  if (!fits) fail(name, "shape " + shape_text(shape), shape_text(array.shape));
+  for (const i64 side : array.shape) {
+    if (side == 0) return;  // the strides of nothing mean nothing
+  }
+  i64 dense = 1;
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    const bool last = i + 1 == shape.size();
+    if (array.shape[i] > 1 && (last || layout == Layout::dense) && array.stride[i] != dense) {
+      fail(name, layout == Layout::dense ? "a C-contiguous array" : "contiguous rows",
+           "strides " + shape_text(array.stride) + " for shape " + shape_text(array.shape));
+    }
+    dense *= array.shape[i];
+  }
+}
+
+void check_memory(Array& array, const char* name, bool writable) {
+  alignas(16) static char nowhere[16];
+  if (writable && array.readonly) fail(name, "a writable array", "a read-only one");
+  for (const i64 side : array.shape) {
+    if (side == 0) array.data = nowhere;
+  }
+  if (array.data == nullptr) fail(name, "an array in memory", "a null address");
+  const bool wide = array.dtype == Dtype::float32 || array.dtype == Dtype::int32;
+  const std::uintptr_t item = wide ? 4 : array.dtype == Dtype::float16 ? 2 : 1;
+  if (reinterpret_cast<std::uintptr_t>(array.data) % item != 0) {
+    fail(name, "aligned memory", "an address that is no multiple of the element's size");
+  }
+}
+
+View<const std::uint8_t, 2> Arguments::mask_input(py::handle object, const char* name,
+                                                  std::initializer_list<i64> shape,
+                                                  Layout layout) {
+  Array array = acquire(object, name, false);
+  if (array.dtype != Dtype::uint8 && array.dtype != Dtype::boolean) {
+    throw py::type_error(std::string(name) + ": expected bool or uint8, got " + array.dtype_name);
+  }
+  array.dtype = Dtype::uint8;  // both are one byte, zero or not
+  return typed<const std::uint8_t, 2>(array, name, shape, layout);
+}
+
+void Arguments::check_apart(const Array& array, i64 item, const char* name, bool written) {
+  for (const i64 side : array.shape) {
+    if (side == 0) return;
+  }
+  Region region{name, static_cast<const char*>(array.data), item, array.shape, array.stride,
+                written};
+  for (i64& stride : region.stride) stride *= item;
+  if (written && overlaps_itself(region)) {
+    fail(name, "rows that do not overlap",
+         "strides " + shape_text(array.stride) + " for shape " + shape_text(array.shape));
+  }
+  for (const Region& other : regions_) {
+    if (!written && !other.written) continue;
+    const std::string &output = written ? region.name : other.name,
+                      &input = written ? other.name : region.name;
+    if (output == in_place_.first && input == in_place_.second && is_same(region, other)) continue;
+    if (may_overlap(region, other)) {
+      fail(output.c_str(), "memory apart from " + input, "memory that overlaps with it");
+    }
+  }
+  regions_.push_back(std::move(region));
+}
+
+float as_float(py::handle value, const char* name) {
+  const double number = PyFloat_AsDouble(value.ptr());
+  if (number == -1.0 && PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + ": expected a number, got " + type_name(value));
+  }
+  return static_cast<float>(number);
+}
+
+std::uintptr_t as_stream(py::handle value) {
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    throw py::type_error("stream: expected a CUDA stream handle as an integer, got " +
+                         type_name(value));
+  }
+  const std::size_t handle = PyLong_AsSize_t(index.ptr());
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    fail("stream", "a CUDA stream handle, 0 or above", std::string(py::str(index)));
+  }
+  return handle;
+}
+
+Dtype Arguments::float_type(py::handle object, const char* name) {
+  const Array array = acquire(object, name, false);
+  if (array.dtype != Dtype::float32 && array.dtype != Dtype::float16) {
+    throw py::type_error(std::string(name) + ": expected float32 or float16, got " +
+                         array.dtype_name);
+  }
+  return array.dtype;
+}
+
+View<std::uint8_t, 1> Arguments::scratch(py::handle object, i64 bytes) {
+  if (bytes == 0 && object.is_none()) return {};
+  const auto view = output<std::uint8_t, 1>(object, "scratch", {kAny}, Layout::dense);
+  if (view.shape[0] < bytes) {
+    fail("scratch", "at least " + std::to_string(bytes) + " bytes",
+         std::to_string(view.shape[0]));
+  }
+  if (bytes > 0 && reinterpret_cast<std::uintptr_t>(view.data) % 16 != 0) {
+    fail("scratch", "memory aligned to 16 bytes", "an odd address");
+  }
+  return view;
+}
+
+void set_typestr(Array& array, const std::string& typestr) {
+  array.dtype_name = typestr;
+  if (typestr.size() < 3 || typestr[0] == '>') return;
+  const std::string type = typestr.substr(1);
+  if (type == "f4") array.dtype = Dtype::float32;
+  if (type == "f2") array.dtype = Dtype::float16;
+  if (type == "i4") array.dtype = Dtype::int32;
+  if (type == "u1") array.dtype = Dtype::uint8;
+  if (type == "b1") array.dtype = Dtype::boolean;
+  if (array.dtype != Dtype::other) array.dtype_name = name_of(array.dtype);
+}
+
+py::dict interface_of(py::handle object, const char* attribute, const char* name) {
+  py::object found = object.attr(attribute);
+  if (!py::isinstance<py::dict>(found)) {
+    throw py::type_error(std::string(name) + ": expected an array, got " + type_name(object) +
+                         " whose " + attribute + " is " + type_name(found));
+  }
+  return py::reinterpret_borrow<py::dict>(found);
+}
+
+Array from_interface(const py::dict& interface, const char* name) {
+  for (const char* key : {"typestr", "shape", "data"}) {
+    if (!interface.contains(key)) {
+      throw py::type_error(std::string(name) + ": expected an array interface with '" + key +
+                           "', got one without");
+    }
+  }
+  Array array;
+  const std::string typestr = interface["typestr"].cast<std::string>();
+  set_typestr(array, typestr);
+  array.shape = as_integers(interface["shape"]);
+  const auto data = interface["data"].cast<py::tuple>();
+  array.data = reinterpret_cast<void*>(data[0].is_none() ? 0 : data[0].cast<std::uintptr_t>());
+  array.readonly = data[1].cast<bool>();
+  set_dense_strides(array);
+  if (interface.contains("strides") && !interface["strides"].is_none()) {
+    array.stride = as_integers(interface["strides"]);
+    const i64 item = typestr.size() > 2 ? std::stoll(typestr.substr(2)) : 1;
+    for (i64& stride : array.stride) {
+      if (item == 0 || stride % item != 0) {
+        fail(name, "strides that are whole elements", std::to_string(stride) + " bytes");
+      }
+      stride /= item;
+    }
+  }
+  return array;
+}
+
+DlpackTensor take_dlpack(py::handle object, const char* name, py::object stream) {
+  py::object capsule;
+  try {
+    capsule = stream.is_none() ? object.attr("__dlpack__")()
+                               : object.attr("__dlpack__")(py::arg("stream") = stream);
+  } catch (py::error_already_set& error) {
+    throw py::type_error(std::string(name) + ": expected an array that can be shared, but " +
+                         std::string(py::str(error.value())));
+  }
+  auto* managed = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  if (managed == nullptr) throw py::error_already_set();
+  PyCapsule_SetName(capsule.ptr(), "used_dltensor");
+  const auto& tensor = managed->tensor;
+  DlpackTensor taken{{}, tensor.device_type, managed};
+  Array& array = taken.array;
+  array.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  array.dtype = tensor.dtype.lanes == 1 ? dlpack_dtype(tensor.dtype.code, tensor.dtype.bits)
+                                        : Dtype::other;
+  array.dtype_name = array.dtype != Dtype::other
+                         ? name_of(array.dtype)
+                         : "DLPack type " + std::to_string(tensor.dtype.code) + " of " +
+                               std::to_string(tensor.dtype.bits) + " bits";
+  array.shape.assign(tensor.shape, tensor.shape + tensor.rank);
+  if (tensor.strides != nullptr) {
+    array.stride.assign(tensor.strides, tensor.strides + tensor.rank);
+  } else {
+    set_dense_strides(array);
+  }
+  return taken;
+}
+
+void release_dlpack(void* managed) {
+  auto* tensor = static_cast<DlManaged*>(managed);
+  if (tensor->deleter != nullptr) tensor->deleter(tensor);
+}
+
+}  // namespace trtseg

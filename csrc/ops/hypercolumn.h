@@ -1,0 +1,34 @@
+// The sum of the bilinear upsamplings of projected levels, plus an optional full-resolution term:
+// sum_l up(level_l) + image_weight . image + bias. The concatenated tensor never exists.
+#pragma once
+
+#include "core/bilinear.h"
+#include "core/half.h"
+#include "core/view.h"
+
+namespace trtseg {
+
+// levels: 1 .. kMaxLevels maps [C, h_l, w_l] of any size; out [C, H, W]. image [3, H, W] with
+// image_weight [C, 3], and bias [C], are optional (null); image and image_weight come together.
+// Order of the sum, in float: bias, then image channels 0, 1, 2, then levels 0, 1, ...
+// Every array may have strided rows and planes; `out` shares no memory with what is read. T: float,
+// half.
+//
+// Backward: level_grads.level[l] = d sum(grad * out) / d level_l, in gather form: every element is
+// written once by one thread that sums in a fixed order, so the result is deterministic.
+namespace cpu {
+template <class T>
+void hypercolumn(Levels<const T> levels, View<const T, 3> image, View<const float, 2> image_weight,
+                 View<const float, 1> bias, View<T, 3> out, Stream stream);
+template <class T>
+void hypercolumn_backward(View<const T, 3> grad, Levels<T> level_grads, Stream stream);
+}  // namespace cpu
+namespace cuda {
+template <class T>
+void hypercolumn(Levels<const T> levels, View<const T, 3> image, View<const float, 2> image_weight,
+                 View<const float, 1> bias, View<T, 3> out, Stream stream);
+template <class T>
+void hypercolumn_backward(View<const T, 3> grad, Levels<T> level_grads, Stream stream);
+}  // namespace cuda
+
+}  // namespace trtseg

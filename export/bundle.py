@@ -1,0 +1,177 @@
+"""Assembling and writing a bundle from a trained network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from trtseg import bundle
+from trtseg.errors import BundleError
+from trtseg.export.graphs import network_graphs
+from trtseg.export.sessions import compare_sessions
+from trtseg.export.verify import Limits, beyond, verify_graphs
+from trtseg.nn.network import LatentDiversity, normalisation
+
+PARAMETERS = "parameters.npz"
+# every encoder halves its image at most five times
+MULTIPLE_PX = 32
+
+
+def _parameters(network: LatentDiversity) -> bytes:
+    arrays = {
+        "guidance_weight": network.effective_guidance_weight().detach().numpy(),
+        "bias": network.bias.detach().numpy(),
+    }
+    if network.image_weight is not None:
+        arrays["image_weight"] = network.image_weight.detach().numpy()
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: value.astype(np.float32) for name, value in arrays.items()})
+    return buffer.getvalue()
+
+
+def pack(
+    network: LatentDiversity, graphs: Mapping[str, Mapping[str, onnx.ModelProto]]
+) -> tuple[dict[str, dict[str, str]], dict[str, bytes]]:
+    """A bundle's contents: (file names of the graphs by role and precision, all files)."""
+    files = {PARAMETERS: _parameters(network)}
+    names: dict[str, dict[str, str]] = {}
+    for role, by_precision in graphs.items():
+        for precision, model in by_precision.items():
+            name = f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx"
+            names.setdefault(role, {})[precision] = name
+            files[name] = model.SerializeToString()
+    return names, files
+
+
+def manifest_of(network: LatentDiversity, name: str) -> dict[str, Any]:
+    """The manifest's description of a network, without graphs, files and provenance."""
+    config = network.config
+    mean, scale = normalisation(config)
+    return {
+        "name": name,
+        "kind": "latent-diversity",
+        "network": config.to_dict(),
+        "working_size": {"long_side_px": config.working_long_side_px, "multiple_px": MULTIPLE_PX},
+        "image": {"mean": list(mean), "scale": list(scale)},
+        "base": {
+            "stride": config.base_stride,
+            "channels": config.width,
+            "levels": 0 if network.encoder is None else len(network.encoder.projections),
+            "image_term": config.image_term,
+        },
+        "guidance": {
+            "channels": config.guidance_channels,
+            "click_map": config.click_map,
+            "sigma_grid_px": config.sigma_grid_px,
+            "distance_limit_px": config.distance_limit_px,
+            "previous_mask": config.previous_mask,
+        },
+        "candidates": config.candidates,
+        "threshold": 0.5,
+        "select_inputs": [] if network.select is None else list(config.select_inputs),
+        "parameters": PARAMETERS,
+    }
+
+
+def export_bundle(
+    network: LatentDiversity,
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    training: Mapping[str, Any] | None = None,
+    accuracy: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    data: str | os.PathLike[str] | None = None,
+    objects: int = 10,
+    force: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Export a network, verify the result, and write it as a bundle.
+
+    Args:
+        network: in evaluation mode, on the CPU, float32. The encoder's weights are rounded to
+            FP16 in place (see `network_graphs`).
+        path: a directory, or a zip file when it ends in ".trtseg".
+        name: the model's name.
+        training, accuracy: provenance for the manifest.
+        limits: drift beyond these refuses the bundle; `Limits()` when None.
+        data: images with masks on which FP16 sessions are compared to FP32 ones in NoC; by
+            default the drawn scenes of `trtseg.export.sessions`.
+        objects: how many of them.
+        force: write the bundle although it drifts; the report says so.
+        overwrite: replace what is at `path`.
+        progress: is told what is being done.
+
+    Returns:
+        The report, as written into the manifest under "export".
+
+    Raises:
+        BundleError: the bundle drifts beyond the limits and `force` is False.
+        FileExistsError: something is at `path` and `overwrite` is False.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path}: exists already")
+    limits = limits or Limits()
+    progress("tracing the networks")
+    graphs = network_graphs(network)
+    progress("comparing ONNX Runtime with torch")
+    report: dict[str, Any] = {
+        "torch": torch.__version__.split("+")[0],
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "opset": graphs["segment"]["fp32"].opset_import[0].version,
+        "limits": {"fp32": limits.fp32, "fp16": limits.fp16, "fp16_noc": limits.fp16_noc},
+        "graphs": verify_graphs(network, graphs),
+    }
+    names, files = pack(network, graphs)
+    manifest = {
+        **manifest_of(network, name),
+        "graphs": names,
+        "training": dict(training or {}),
+        "accuracy": dict(accuracy or {}),
+    }
+    progress("comparing FP16 sessions with FP32 sessions")
+    report["sessions"] = compare_sessions(manifest, files, data, objects)
+    problems = beyond(report, limits)
+    report["forced"] = bool(problems)
+    if problems and not force:
+        raise BundleError(f"{path}: not written, the export drifts: {'; '.join(problems)}")
+    bundle.write(path, {**manifest, "export": report}, files, overwrite=overwrite)
+    return report
+
+
+def provenance(state: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """What the manifest keeps of a training run."""
+    train = dict(state.get("train", {}))
+    # where the data lay on the training machine is of no use elsewhere
+    if isinstance(train.get("data"), dict):
+        train["data"] = {k: v for k, v in train["data"].items() if k != "path"}
+    if train.get("initial_weights"):
+        train["initial_weights"] = Path(train["initial_weights"]).name
+    if isinstance(train.get("validation"), dict):
+        train["validation"] = {
+            **train["validation"],
+            "paths": [Path(p).name for p in train["validation"].get("paths", ())],
+        }
+    train.pop("network", None)
+    return {
+        "config": train,
+        "stage": state.get("stage"),
+        "step": state.get("step"),
+        "samples": state.get("samples"),
+        "minutes": round(float(state.get("seconds", 0)) / 60, 1),
+        "tensors_sha256": hashlib.sha256(
+            (checkpoint / "tensors.safetensors").read_bytes()
+        ).hexdigest(),
+    }

@@ -1,0 +1,63 @@
+"""The command `trtseg export CHECKPOINT BUNDLE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+EXIT_BAD_INPUT = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments on `parser`."""
+    parser.add_argument("checkpoint", type=Path, help="checkpoint folder of `trtseg train`")
+    parser.add_argument("bundle", type=Path,
+                        help="bundle to write: a folder, or one file when it ends in .trtseg")
+    parser.add_argument("--name", help="the model's name (default: that of the bundle)")
+    parser.add_argument("--long-side", type=int, metavar="PX",
+                        help="longer side of the working image (default: as trained)")
+    parser.add_argument("--data", type=Path, metavar="DIR",
+                        help="images with masks for comparing FP16 and FP32 in NoC")
+    parser.add_argument("--objects", type=int, default=10, help="how many of them (default 10)")
+    parser.add_argument("--accuracy", type=Path, metavar="JSON",
+                        help="measured accuracy, kept in the manifest")
+    parser.add_argument("--force", action="store_true",
+                        help="replace an existing bundle, and write one that drifts")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, verify, write; the report goes to stdout as JSON."""
+    import dataclasses
+
+    from trtseg.errors import TrtsegError
+    from trtseg.export.bundle import export_bundle, provenance
+    from trtseg.nn.checkpoint import load_network, read_checkpoint
+
+    try:
+        network = load_network(args.checkpoint)
+        if args.long_side:
+            network.config = dataclasses.replace(
+                network.config, working_long_side_px=args.long_side
+            )
+        report = export_bundle(
+            network,
+            args.bundle,
+            name=args.name or args.bundle.stem,
+            training=provenance(read_checkpoint(args.checkpoint)[1], args.checkpoint),
+            accuracy=json.loads(args.accuracy.read_text()) if args.accuracy else None,
+            data=args.data,
+            objects=args.objects,
+            force=args.force,
+            overwrite=args.force,
+            progress=lambda message: print(f"{message} ...", file=sys.stderr),
+        )
+    except FileExistsError as error:
+        print(f"trtseg export: {error}; pass --force to replace it", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except (TrtsegError, ValueError, OSError) as error:
+        print(f"trtseg export: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    print(json.dumps({"bundle": str(args.bundle), **report}, indent=1))
+    return 0

@@ -1,0 +1,235 @@
+"""The networks of latent diversity as ONNX graphs, in FP32 and in FP16."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from trtseg.nn.network import LatentDiversity
+
+# initialisers smaller than this stay in FP32: biases and the like
+_COMPACT_FROM_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class GraphInterface:
+    """What a graph reads and writes, in order; heights and widths are free."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class _Encode(nn.Module):
+    """[1, 3, h, w] -> level_0 ... level_{L-1}."""
+
+    def __init__(self, network: LatentDiversity) -> None:
+        super().__init__()
+        self.encoder = network.encoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encoder(image))
+
+
+class _Segment(nn.Module):
+    """x [1, C, H, W] -> masks, and the features where g reads them."""
+
+    def __init__(self, network: LatentDiversity, with_features: bool) -> None:
+        super().__init__()
+        self.segment = network.segment
+        self.with_features = with_features
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        masks, features = self.segment(x)
+        return (masks, features) if self.with_features else (masks,)
+
+
+class _Select(nn.Module):
+    """g's inputs, in the configuration's order -> scores [1, M]."""
+
+    def __init__(self, network: LatentDiversity) -> None:
+        super().__init__()
+        self.select = network.select
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        return self.select(torch.cat(inputs, dim=1))
+
+
+def interfaces(network: LatentDiversity) -> dict[str, GraphInterface]:
+    """The graphs a network has, by role."""
+    config = network.config
+    found: dict[str, GraphInterface] = {}
+    if network.encoder is not None:
+        levels = len(network.encoder.projections)
+        found["encoder"] = GraphInterface(("image",), tuple(f"level_{i}" for i in range(levels)))
+    selects = network.select is not None
+    features = selects and "features" in config.select_inputs
+    found["segment"] = GraphInterface(("x",), ("masks", "features") if features else ("masks",))
+    if selects:
+        found["select"] = GraphInterface(config.select_inputs, ("scores",))
+    return found
+
+
+def example_inputs(
+    network: LatentDiversity, role: str, size: tuple[int, int], seed: int = 0
+) -> dict[str, Tensor]:
+    """Random inputs of a graph for a working image of `size`, float32, in realistic ranges."""
+    config = network.config
+    generator = torch.Generator().manual_seed(seed)
+    grid = [side // config.base_stride for side in size]
+    channels = {
+        "x": config.width,
+        "guidance": config.guidance_channels,
+        "masks": config.candidates,
+        "features": config.width,
+        "image": 3,
+    }
+    if role == "encoder":
+        return {"image": torch.rand(1, 3, *size, generator=generator) * 2 - 1}
+    values = {}
+    for name in interfaces(network)[role].inputs:
+        value = torch.rand(1, channels[name], *grid, generator=generator)
+        # hidden activations and images have both signs; guidance and masks lie in [0, 1]
+        values[name] = value if name in ("guidance", "masks") else value * 2 - 1
+    return values
+
+
+def wrapped(network: LatentDiversity, role: str) -> nn.Module:
+    """The part of the network that a graph holds; its parameters keep their full names."""
+    if role == "encoder":
+        return _Encode(network)
+    if role == "select":
+        return _Select(network)
+    return _Segment(network, "features" in interfaces(network)["segment"].outputs)
+
+
+def call(module: nn.Module, role: str, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """Run a `wrapped` module on named inputs."""
+    if role == "select":
+        return (module(list(inputs.values())),)
+    return module(*inputs.values())
+
+
+def export_graph(
+    network: LatentDiversity, role: str, size: tuple[int, int], half: bool
+) -> onnx.ModelProto:
+    """One graph with free height and width; initialisers are named as in the state dict.
+
+    Args:
+        network: in evaluation mode, float32.
+        role: "encoder", "segment" or "select".
+        size: working size of the example that is traced.
+        half: an FP16 graph (inputs, weights and outputs), else FP32.
+    """
+    module = wrapped(network, role).eval()
+    inputs = example_inputs(network, role, size)
+    if half:
+        module = copy.deepcopy(module).half()
+        inputs = {name: value.half() for name, value in inputs.items()}
+    interface = interfaces(network)[role]
+    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    if role == "select":
+        arguments: tuple = (list(inputs.values()),)
+        shapes: tuple = ([free] * len(inputs),)
+    else:
+        arguments, shapes = tuple(inputs.values()), (free,)
+    with warnings.catch_warnings():
+        # the exporter warns of its own internals
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            arguments,
+            dynamo=True,
+            external_data=False,
+            input_names=list(interface.inputs),
+            output_names=list(interface.outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+        buffer = io.BytesIO()
+        program.save(buffer)
+    model = onnx.load_from_string(buffer.getvalue())
+    _strip_traces(model)
+    return model
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes (they quote source paths of the machine that exported)."""
+    del model.metadata_props[:]
+    model.graph.ClearField("metadata_props")
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        value.ClearField("metadata_props")
+    model.graph.ClearField("doc_string")
+
+
+def store_weights_in_half(model: onnx.ModelProto) -> None:
+    """Keep an FP32 graph's large weights as FP16, cast when a session is created.
+
+    Halves the file. The arithmetic stays FP32; the weights must be representable in FP16
+    already (`round_to_half`), so that nothing changes.
+    """
+    casts = []
+    for initialiser in model.graph.initializer:
+        if initialiser.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(initialiser)
+        if values.nbytes < _COMPACT_FROM_BYTES:
+            continue
+        name = initialiser.name
+        wide = f"{name}.float32"
+        initialiser.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
+        casts.append(helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT))
+        for node in model.graph.node:
+            for index, source in enumerate(node.input):
+                if source == name:
+                    node.input[index] = wide
+    stored = {node.input[0] for node in casts}
+    # the exporter also declares the types of initialisers, which are others now
+    kept = [value for value in model.graph.value_info if value.name not in stored]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def round_to_half(module: nn.Module) -> None:
+    """Round a module's larger weights to values that FP16 holds exactly, in place."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.numel() * 4 >= _COMPACT_FROM_BYTES:
+                parameter.copy_(parameter.half().float())
+
+
+def network_graphs(
+    network: LatentDiversity, size: tuple[int, int] = (256, 320)
+) -> dict[str, dict[str, onnx.ModelProto]]:
+    """All graphs by role and precision ("fp32", "fp16").
+
+    The encoder's weights are rounded to FP16 in both and stored so (in place: `network` then
+    equals what is exported). f and g keep FP32 weights in their FP32 graphs, because adaptation
+    moves them by less than FP16 resolves.
+    """
+    if network.encoder is not None:
+        round_to_half(network.encoder)
+    graphs: dict[str, dict[str, onnx.ModelProto]] = {}
+    for role in interfaces(network):
+        graphs[role] = {
+            "fp32": export_graph(network, role, size, half=False),
+            "fp16": export_graph(network, role, size, half=True),
+        }
+        if role == "encoder":
+            store_weights_in_half(graphs[role]["fp32"])
+        for model in graphs[role].values():
+            onnx.checker.check_model(model, full_check=True)
+    return graphs

@@ -1,0 +1,183 @@
+"""Sequence adaptation: one step per image, a state that survives."""
+
+import numpy as np
+import pytest
+
+from adapt.conftest import CLICKS, click_through, make_learner
+from trtseg.adapt import Learning, Sequence
+from trtseg.adapt.importance import importance_path, save_importance
+from trtseg.errors import CheckpointError
+
+
+def _images(photo):
+    return [photo, photo[:, ::-1].copy(), 255 - photo]
+
+
+def _run(sequence, images):
+    masks = []
+    for image in images:
+        with sequence.image(image, focus=None) as session:
+            masks += click_through(session)
+    return masks
+
+
+def test_learning_rate_0_is_the_fixed_model(segmenter, importance, photo):
+    still = make_learner(
+        segmenter, importance, sequence=Learning(1, 0.0, 0.5, 2.0, guidance="subset")
+    )
+    sequence = Sequence(still, "sequence")
+    adapted = _run(sequence, _images(photo))
+    fixed = []
+    for image in _images(photo):
+        fixed += click_through(segmenter.session(segmenter.encode(image), focus=None))
+    assert sequence.images == 3
+    for first, second in zip(fixed, adapted, strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_one_step_after_every_image_and_the_state_is_carried_on(learner, photo):
+    sequence = Sequence(learner, "sequence")
+    seen = [sequence.weights]
+    for image in _images(photo):
+        with sequence.image(image, focus=None) as session:
+            click_through(session)
+            # within the image the weights stand still
+            assert session._states[-1].weights.same_values(seen[-1].values)
+        seen.append(sequence.weights)
+        assert sequence.report.steps == 1
+    assert [weights.step for weights in seen] == [0, 1, 2, 3]
+    assert not seen[1].same_values(seen[2].values)
+
+
+def test_image_mode_carries_nothing_on(learner, photo):
+    sequence = Sequence(learner, "image")
+    _run(sequence, _images(photo))
+    assert sequence.weights is learner.initial
+
+
+def test_both_drops_the_images_weights_and_keeps_the_sequences(learner, photo):
+    both = Sequence(learner, "both")
+    with both.image(photo, focus=None) as session:
+        click_through(session)
+        own = session._states[-1].weights
+        assert not own.same_values(learner.initial.values)
+    assert both.weights.step == 1
+    with both.image(photo, focus=None) as session:
+        assert session._states[0].weights.same_values(both.weights.values)
+
+
+def test_a_crash_in_the_middle_of_an_image_loses_only_that_image(learner, photo):
+    sequence = Sequence(learner, "both")
+    with sequence.image(photo, focus=None) as session:
+        click_through(session)
+    before = sequence.weights
+
+    class Crash(Exception):
+        pass
+
+    def crash():
+        with sequence.image(255 - photo, focus=None) as session:
+            click_through(session, 2)
+            raise Crash
+
+    with pytest.raises(Crash):
+        crash()
+    assert sequence.weights is before
+    assert sequence.images == 1
+
+
+def test_an_interruption_during_the_step_loses_only_that_image(
+    segmenter, importance, photo, monkeypatch
+):
+    learner = make_learner(segmenter, importance)
+    sequence = Sequence(learner, "sequence")
+    _run(sequence, [photo])
+    before = sequence.weights
+    values = {name: value.clone() for name, value in before.values.items()}
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learner.model, "logits", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(sequence, [255 - photo])
+    assert sequence.weights is before
+    assert before.same_values(values)
+
+
+def test_an_image_without_a_positive_click_teaches_nothing(learner, photo):
+    sequence = Sequence(learner, "sequence")
+    with sequence.image(photo, focus=None):
+        pass
+    with sequence.image(photo, focus=None) as session:
+        session.add_click(3, 3, positive=False)
+    assert sequence.images == 0
+
+
+def test_the_state_saves_and_loads(learner, photo, tmp_path):
+    images = _images(photo)
+    whole = Sequence(learner, "both")
+    expected = _run(whole, images)
+    first = Sequence(learner, "both", state=tmp_path / "state")
+    found = _run(first, images[:2])
+    second = Sequence(learner, "both", state=tmp_path / "state")
+    assert second.images == 2
+    found += _run(second, images[2:])
+    for one, other in zip(expected, found, strict=True):
+        assert np.array_equal(one, other)
+    assert second.weights.same_values(whole.weights.values)
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_failed_save_keeps_the_old_state(learner, photo, tmp_path, monkeypatch):
+    sequence = Sequence(learner, "sequence", state=tmp_path / "state")
+    _run(sequence, [photo])
+    before = sequence.weights
+
+    def full_disk(*arguments, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("trtseg.nn.checkpoint.save_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        _run(sequence, [255 - photo])
+    monkeypatch.undo()
+    assert sequence.weights is before
+    assert Sequence(learner, "sequence", state=tmp_path / "state").weights.same_values(
+        before.values
+    )
+
+
+def test_a_state_of_other_layers_or_damaged_is_refused(segmenter, importance, photo, tmp_path):
+    sequence = Sequence(make_learner(segmenter, importance), "sequence")
+    sequence.save(tmp_path / "state")
+    fewer = Sequence(make_learner(segmenter, importance, layers=1), "sequence")
+    with pytest.raises(CheckpointError, match="other layers"):
+        fewer.load(tmp_path / "state")
+    tensors = tmp_path / "state" / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="damaged"):
+        sequence.load(tmp_path / "state")
+    with pytest.raises(CheckpointError):
+        sequence.load(tmp_path / "nothing")
+
+
+def test_by_name_in_the_api(segmenter, importance, photo, tmp_path):
+    path = importance_path(segmenter.bundle)
+    save_importance(path, importance, segmenter.bundle.fingerprint, {})
+    try:
+        sequence = segmenter.sequence(adapt="both", state=tmp_path / "state")
+        with sequence.image(photo) as session:
+            click_through(session)
+        assert (sequence.images, sequence.report.steps) == (1, 1)
+        assert segmenter.sequence(adapt="both", state=tmp_path / "state").images == 1
+    finally:
+        path.unlink()
+
+
+def test_an_unknown_mode_is_refused(learner):
+    with pytest.raises(ValueError, match="adapt: expected"):
+        Sequence(learner, "always")
+
+
+def test_clicks_of_the_conftest_have_both_kinds():
+    assert {positive for *_, positive in CLICKS} == {True, False}

@@ -1,0 +1,161 @@
+"""The command and what it leaves behind."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from trtseg.evaluate.command import main
+from trtseg.evaluate.records import ObjectRecord
+from trtseg.evaluate.report import overlay, select_cases
+from trtseg.evaluate.summary import summarise_records
+
+from .methods import write_folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluate")
+    data = write_folder(root / "photos", images=3)
+    output = root / "run"
+    arguments = ["--model", "geodesic-matting", "--data", str(data), "--clicks", "4"]
+    arguments += ["--output", str(output), "--quiet"]
+    assert main(arguments) == 0
+    return arguments, output
+
+
+def test_files(finished):
+    _, output = finished
+    summary = json.loads((output / "results.json").read_text())
+    result = summary["results"]["photos"]
+    assert (result["objects"], result["expected"]) == (6, 6)
+    assert len(result["iou"]) == 4
+    noc = result["noc"]["0.85"]
+    assert 1 <= noc["low"] <= noc["mean"] <= noc["high"] <= 4
+    assert result["click_ms"]["median"] > 0
+    assert "Bai and Sapiro" in summary["method"]["parameters"]["source"]
+    rows = list(csv.DictReader((output / "objects.csv").read_text().splitlines()))
+    assert [row["object"] for row in rows] == ["00#1", "00#2", "01#1", "01#2", "02#1", "02#2"]
+    assert (
+        float(rows[0]["iou@1"])
+        == json.loads((output / "objects/photos/000000.json").read_text())["ious"][0]
+    )
+    for name in ("iou", "jaccard_error", "noc_over_sequence"):
+        assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (output / f"{name}.svg").read_bytes()
+
+
+def test_report_needs_no_other_file(finished):
+    _, output = finished
+    report = (output / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', report)
+    assert len(sources) > 6
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "photos: worst" in report
+    assert "photos: median" in report
+
+
+def test_a_full_directory_is_not_overwritten(finished, capsys):
+    arguments, output = finished
+    before = (output / "objects.csv").read_bytes()
+    assert main(arguments) == 2
+    assert "--resume continues, --force replaces" in capsys.readouterr().err
+    assert main([*arguments, "--resume"]) == 0
+    assert (output / "objects.csv").read_bytes() == before
+    assert "NoC@85" in capsys.readouterr().out
+
+
+def test_force_deletes_evaluations_only(tmp_path, capsys):
+    precious = tmp_path / "photos"
+    precious.mkdir()
+    (precious / "diary.txt").write_text("dear")
+    data = write_folder(tmp_path / "data", images=1)
+    arguments = ["--model", "grabcut", "--data", str(data), "--output", str(precious)]
+    assert main([*arguments, "--force"]) == 2
+    assert "does not delete" in capsys.readouterr().err
+    assert (precious / "diary.txt").exists()
+
+
+def test_shards_and_merge(tmp_path, capsys):
+    data = write_folder(tmp_path / "photos", images=3)
+    arguments = ["--model", "geodesic-matting", "--data", str(data), "--clicks", "2", "--quiet"]
+    arguments.append("--no-report")
+    for shard in ("1/2", "2/2"):
+        output = tmp_path / shard[0]
+        assert main([*arguments, "--shard", shard, "--output", str(output)]) == 0
+    assert "4/6" in capsys.readouterr().out
+    merged = str(tmp_path / "merged")
+    shards = [str(tmp_path / "1"), str(tmp_path / "2")]
+    assert main(["--merge", *shards, "--output", merged, "--no-report"]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"photos +6 ", table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "/no/such/place", "--model", "graph-cut"], "no such file or folder"),
+        (["--model", "graph-cut"], "data: expected at least one"),
+        (["--model", "no-such-model"], "no-such-model"),
+        (["--model", "graph-cut", "--adapt", "image"], "neither be adapted nor refined"),
+    ],
+)
+def test_bad_input(tmp_path, capsys, arguments, message):
+    if "--data" not in arguments and message != "data: expected at least one":
+        arguments = [*arguments, "--data", str(write_folder(tmp_path / "data", images=1))]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_never_loads_torch_nor_the_optional_packages():
+    code = (
+        "import sys, trtseg.evaluate.command, trtseg.evaluate.runner; "
+        "names = {'torch', 'scipy', 'skimage', 'maxflow', 'matplotlib', 'pycocotools'}; "
+        "print(sorted(names & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def record(name, ious):
+    return ObjectRecord("data", 0, name, ious, click_ms=[2.0] * len(ious), encode_ms=10.0)
+
+
+def test_summary_by_hand():
+    records = [record("a", [0.5, 0.9]), record("b", [0.86, 0.88]), record("c", [0.1, 0.2])]
+    result = summarise_records(records, (0.85, 0.9), resamples=50)
+    assert result["noc"]["0.85"]["mean"] == pytest.approx(5 / 3, abs=1e-4)
+    assert result["noc_running"]["0.85"] == pytest.approx([2.0, 1.5, 5 / 3], abs=1e-4)
+    assert result["failures"] == {"0.85": 1, "0.9": 2}
+    assert result["failures_at_limit"] == {"0.85": 2, "0.9": 3}
+    assert result["seconds_per_click"] == pytest.approx((10 + 4) / 2 / 1000)
+    assert result["click_ms"]["median"] == 2.0
+    assert "best_iou" not in result
+
+
+def test_cases_are_the_worst_and_the_median():
+    records = [record(str(k), [0.1 * k, 0.1 * k]) for k in range(10)]
+    cases = dict(select_cases(records, 0.95, 2))
+    assert [case.name for case in cases["worst"]] == ["0", "1"]
+    assert [case.name for case in cases["median"]] == ["4", "5"]
+    assert dict(select_cases([], 0.9, 2)) == {}
+    assert [title for title, _ in select_cases(records[:1], 0.9, 2)] == ["worst"]
+
+
+def test_overlay_shows_mask_truth_and_clicks():
+    image = np.full((40, 60, 3), 100, np.uint8)
+    truth = np.zeros((40, 60), np.uint8)
+    truth[10:30, 10:30] = 1
+    panel = overlay(image, truth, truth == 1, [(20.0, 20.0, True), (50.0, 5.0, False)])
+    assert panel.shape == (200, 300, 3)
+    assert panel[75, 130, 2] > panel[75, 130, 0]  # tinted
+    assert (panel == (255, 220, 0)).all(2).any()  # outlined
+    assert tuple(panel[27, 247]) == (220, 0, 0)  # a red click, left of its number
+    assert (panel[190, 290] == 100).all()

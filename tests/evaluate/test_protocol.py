@@ -1,0 +1,104 @@
+"""The loop of click, look, click."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from trtseg.evaluate.clicks import StandardClicker
+from trtseg.evaluate.datasets import open_dataset
+from trtseg.evaluate.protocol import best_candidate_iou, record_object, run_object
+
+from .methods import DiskSession, write_folder
+
+
+class Script:
+    """Answers with given masks, one per click."""
+
+    def __init__(self, masks):
+        self.masks = iter(masks)
+        self.clicks = []
+
+    def add_click(self, x, y, positive=True):
+        self.clicks.append((x, y, positive))
+        return SimpleNamespace(mask=next(self.masks))
+
+
+def sample_of(mask):
+    return SimpleNamespace(mask=np.array(mask, np.uint8))
+
+
+def test_ious_are_those_of_the_masks_in_order():
+    sample = sample_of([[1, 1, 1, 1, 0, 0]])
+    masks = [np.array([row], np.uint8) * 255 for row in ([1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 1, 0])]
+    session = Script(masks)
+    ious = run_object(session, sample, StandardClicker(sample.mask), 2)
+    np.testing.assert_allclose(ious, [1 / 4, 3 / 5])
+    # the first click on the object's centre, the second on what was missed
+    assert session.clicks == [(0, 0, True), (1, 0, True)]
+
+
+def test_a_solved_object_gets_no_more_clicks_and_keeps_its_iou():
+    sample = sample_of([[1, 1, 0]])
+    session = Script([np.array([[255, 255, 0]], np.uint8)])
+    run = record_object(session, sample, StandardClicker(sample.mask), 5)
+    assert run.ious == [1.0] * 5
+    assert len(run.clicks) == len(run.click_ms) == 1
+
+
+def test_errors_on_void_are_no_errors():
+    sample = sample_of([[1, 1, 255, 255]])
+    session = Script([np.array([[255, 255, 255, 0]], np.uint8)])
+    run = record_object(session, sample, StandardClicker(sample.mask), 3)
+    assert run.ious == [1.0] * 3
+    assert len(run.clicks) == 1
+
+
+def test_stopping_at_a_target_leaves_noc_unchanged(tmp_path):
+    sample = open_dataset(write_folder(tmp_path, 1))[0]
+    size = sample.mask.shape
+    full = run_object(DiskSession(size, 4), sample, StandardClicker(sample.mask), 15)
+    early = record_object(
+        DiskSession(size, 4), sample, StandardClicker(sample.mask), 15, stop_at=0.4
+    )
+    reached = int((full >= 0.4).argmax())
+    assert full[reached] >= 0.4
+    assert len(early.clicks) == reached + 1
+    np.testing.assert_array_equal(early.ious[: reached + 1], full[: reached + 1])
+    assert early.ious[-1] == early.ious[reached]
+
+
+def test_kept_masks_are_copies(tmp_path):
+    sample = open_dataset(write_folder(tmp_path, 1))[0]
+    session = DiskSession(sample.mask.shape, 4)
+    run = record_object(session, sample, StandardClicker(sample.mask), 4, keep_masks=True)
+    sizes = [int(mask.sum()) for mask in run.masks]
+    assert len(set(sizes)) == 4
+
+
+def test_best_candidate():
+    mask = np.array([[1, 1, 0, 0]], np.uint8)
+    half = np.array([[0.2, 0.6, 0.1, 0.0]], np.float32)
+    whole = np.array([[0.9, 0.6, 0.1, 0.0]], np.float32)
+    predict = lambda value: SimpleNamespace(candidates=value)  # noqa: E731
+    assert best_candidate_iou(predict(np.stack([half, whole])), mask) == 1.0
+    assert best_candidate_iou(predict(np.stack([half, half])), mask) == 0.5
+    masks = (np.stack([half, whole]) > 0.5).astype(np.uint8) * 255
+    assert best_candidate_iou(predict(masks), mask) == 1.0
+    assert best_candidate_iou(predict(half[None]), mask) is None
+    assert best_candidate_iou(SimpleNamespace(), mask) is None
+
+
+def test_best_candidate_is_enlarged_to_the_image():
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, 4:] = 1
+    small = np.zeros((4, 4), np.float32)
+    small[:, 2:] = 1
+    found = best_candidate_iou(SimpleNamespace(candidates=np.stack([small, 0 * small])), mask)
+    assert found == 1.0
+
+
+def test_bad_number_of_clicks():
+    sample = sample_of([[1]])
+    with pytest.raises(ValueError, match="max_clicks"):
+        run_object(Script([]), sample, StandardClicker(sample.mask), 0)

@@ -1,0 +1,140 @@
+"""What is exported is what was trained, and drift is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from trtseg import Segmenter, bundle
+from trtseg.errors import BundleError
+from trtseg.export.bundle import export_bundle
+from trtseg.export.graphs import interfaces, network_graphs, round_to_half
+from trtseg.export.verify import Limits, beyond, verify_graphs
+from trtseg.nn.config import NetworkConfig, lite_config
+from trtseg.nn.network import LatentDiversity
+
+SMALL = {"width": 8, "dilations": (1, 2, 1), "select_width": 8, "select_dilations": (1, 1)}
+# exporting a backbone takes seconds: one variant has one, the others see the image alone
+PLAIN = {**SMALL, "encoder": "none", "previous_mask": True}
+VARIANTS = {
+    "lite": lite_config(**SMALL),
+    "paper": NetworkConfig(**PLAIN),
+    "rank": NetworkConfig(**PLAIN, select="rank"),
+    "unet, one mask": NetworkConfig(**PLAIN, segment="unet", candidates=1),
+}
+
+
+def _network(config: NetworkConfig, seed: int = 0) -> LatentDiversity:
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    network = LatentDiversity(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                # biases begin at zero, and the exporter stores equal tensors once
+                parameter.normal_(std=0.1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def lite() -> tuple[LatentDiversity, dict[str, dict[str, onnx.ModelProto]]]:
+    network = _network(VARIANTS["lite"])
+    return network, network_graphs(network)
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_graphs_equal_torch_at_all_sizes(variant: str, lite) -> None:
+    network = _network(VARIANTS[variant])
+    network, graphs = lite if variant == "lite" else (network, network_graphs(network))
+    assert set(graphs) == set(interfaces(network))
+    assert not beyond({"graphs": verify_graphs(network, graphs)}, Limits())
+
+
+def test_initialisers_are_named_as_in_the_state_dict(lite) -> None:
+    network, graphs = lite
+    state = network.state_dict()
+    found = set()
+    for by_precision in graphs.values():
+        for model in by_precision.values():
+            for initialiser in model.graph.initializer:
+                if initialiser.name in state:
+                    found.add(initialiser.name)
+                    value = numpy_helper.to_array(initialiser).astype(np.float32)
+                    want = state[initialiser.name].numpy()
+                    np.testing.assert_allclose(value, want, rtol=2**-10, atol=1e-7)
+                else:
+                    assert numpy_helper.to_array(initialiser).size <= 8  # a constant of an op
+    parameters = {"image_weight", "bias", "guidance_weight"}
+    assert found == set(state) - parameters
+
+
+def test_the_encoders_weights_are_stored_in_half_and_nothing_is_lost(lite) -> None:
+    network, graphs = lite
+    stored = {i.name: i for i in graphs["encoder"]["fp32"].graph.initializer}
+    name = "encoder.backbone.stages.6.0.expand.weight"
+    assert stored[name].data_type == onnx.TensorProto.FLOAT16
+    exact = numpy_helper.to_array(stored[name]).astype(np.float32)
+    np.testing.assert_array_equal(exact, network.state_dict()[name].numpy())
+    # adaptation moves f by less than FP16 resolves
+    for initialiser in graphs["segment"]["fp32"].graph.initializer:
+        assert initialiser.data_type != onnx.TensorProto.FLOAT16
+
+
+def test_rounding_to_half_is_idempotent() -> None:
+    network = _network(VARIANTS["lite"])
+    round_to_half(network.encoder)
+    once = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+    round_to_half(network.encoder)
+    for name, value in network.encoder.state_dict().items():
+        assert torch.equal(value, once[name])
+
+
+def test_graphs_tell_nothing_of_the_exporting_machine(lite) -> None:
+    for by_precision in lite[1].values():
+        for model in by_precision.values():
+            assert b".py" not in model.SerializeToString()
+
+
+def test_a_written_bundle_runs_and_holds_its_report(tmp_path) -> None:
+    network = _network(VARIANTS["paper"])
+    path = tmp_path / "tiny.trtseg"
+    report = export_bundle(network, path, name="tiny", training={"step": 3}, objects=2)
+    read = bundle.read(path)
+    assert read.manifest.raw["export"] == json.loads(json.dumps(report))
+    assert read.manifest.raw["training"] == {"step": 3}
+    assert report["forced"] is False
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    segmenter = Segmenter.load(path)
+    prediction = segmenter.session(segmenter.encode(image)).add_click(40, 30)
+    assert prediction.mask.shape == (60, 80)
+
+
+def test_drift_is_refused_unless_forced(tmp_path) -> None:
+    network = _network(VARIANTS["rank"])
+    impossible = Limits(fp32=0.0, fp16=0.0)
+    path = tmp_path / "drifting"
+    with pytest.raises(BundleError, match=r"the export drifts: .*limit 0e\+00"):
+        export_bundle(network, path, name="drifting", limits=impossible, objects=1)
+    assert not path.exists()
+    report = export_bundle(
+        network, path, name="drifting", limits=impossible, objects=1, force=True
+    )
+    assert report["forced"] is True
+    assert bundle.read(path).manifest.raw["export"]["forced"] is True
+
+
+def test_nothing_is_overwritten_unasked(tmp_path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileExistsError, match="there"):
+        export_bundle(_network(VARIANTS["rank"]), tmp_path / "there", name="x")
+
+
+def test_nan_counts_as_drift() -> None:
+    report = {"graphs": {"segment": {"fp32": float("nan"), "fp16": 0.0}}}
+    assert beyond(report, dataclasses.replace(Limits()))

@@ -1,0 +1,163 @@
+"""f, g and the encoder against hand arithmetic and against their unprojected form."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from trtseg.nn.config import NetworkConfig, lite_config
+from trtseg.nn.context import ContextNetwork, receptive_field
+from trtseg.nn.network import LatentDiversity, normalisation
+
+DILATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 1)
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_parameter_counts_of_the_paper():
+    network = LatentDiversity(NetworkConfig())
+    # LD table 1: 1x1 from 1,479 channels, nine 3x3, 1x1 to six masks; each with a bias
+    first = 1479 * 64 + 64
+    layer = 3 * 3 * 64 * 64 + 64
+    head = 64 * 6 + 6
+    split = (
+        parameters(network.encoder.projections)
+        + network.image_weight.numel()
+        + network.guidance_weight.numel()
+        + network.bias.numel()
+    )
+    assert split == first == 94_720
+    assert first + parameters(network.segment) == first + 9 * layer + head == 427_462
+    # g reads image 3, guidance 4 and 6 masks; its first layer is the dilation-1 layer
+    assert parameters(network.select) == (13 * 9 * 64 + 64) + 8 * layer + head == 303_366
+    # VGG-19 up to conv5_2
+    assert parameters(network.encoder.backbone) == 15_304_768
+
+
+def test_receptive_field_is_513():
+    assert receptive_field(DILATIONS) == 1 + 2 * (255 + 1) == 513
+    network = ContextNetwork(1, DILATIONS, residual=False, candidates=1)
+    for parameter in network.parameters():
+        torch.nn.init.ones_(parameter)
+    x = torch.zeros(1, 1, 531, 531, dtype=torch.float64, requires_grad=True)
+    network.double().context(x)[0, 0, 265, 265].backward()
+    seen = x.grad[0, 0] != 0
+    rows, columns = seen.any(1).nonzero(), seen.any(0).nonzero()
+    assert rows.max() - rows.min() + 1 == 513
+    assert columns.max() - columns.min() + 1 == 513
+
+
+@pytest.mark.parametrize("size", [(64, 96), (32, 32)])
+def test_projected_form_equals_the_hypercolumn_form(size):
+    network = LatentDiversity(NetworkConfig(dilations=(1, 2)))
+    torch.nn.init.normal_(network.bias)
+    image, guidance = torch.randn(1, 3, *size), torch.rand(1, 4, *size)
+    with torch.no_grad():
+        taps = [
+            F.interpolate(tap, size, mode="bilinear", align_corners=False)
+            for tap in network.encoder.backbone(image)
+        ]
+        hypercolumn = torch.cat([*taps, image, guidance], dim=1)
+        assert hypercolumn.shape[1] == 1479
+        weight = torch.cat(
+            [projection.weight[:, :, 0, 0] for projection in network.encoder.projections]
+            + [network.image_weight, network.guidance_weight],
+            dim=1,
+        )
+        naive = F.leaky_relu(F.conv2d(hypercolumn, weight[:, :, None, None], network.bias), 0.2)
+        base = network.encode(image)
+        torch.testing.assert_close(
+            network.add_guidance(base, guidance), naive, rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(
+            network.masks(base, guidance)[0], network.segment(naive)[0], rtol=1e-4, atol=1e-4
+        )
+
+
+ABLATIONS = [
+    {"encoder": "none"},
+    {"distance_map": False},
+    {"click_map": "none"},
+    {"click_map": "gaussian"},
+    {"previous_mask": True},
+    {"select": "rank"},
+    {"segment": "unet"},
+    {"residual": True},
+    {"select_inputs": ("guidance", "masks", "features"), "select_stride": 2},
+    *({"candidates": count} for count in range(1, 9)),
+]
+
+
+@pytest.mark.parametrize("changes", ABLATIONS, ids=str)
+def test_every_ablation_is_a_value(changes):
+    config = NetworkConfig(
+        **{"width": 8, "dilations": (1, 2), "select_width": 8, "select_dilations": (1,), **changes}
+    )
+    assert NetworkConfig.from_dict(config.to_dict()) == config
+    network = LatentDiversity(config)
+    image = torch.randn(2, 3, 32, 64)
+    guidance = torch.rand(2, config.guidance_channels, 32, 64)
+    base = network.encode(image)
+    masks, features = network.masks(base, guidance)
+    assert masks.shape == (2, config.candidates, 32, 64)
+    assert ((masks > 0) & (masks < 1)).all()
+    scores = network.scores(masks, guidance, features, image)
+    assert scores.shape == (2, config.candidates)
+    has_g = config.select == "network" and config.candidates > 1
+    assert (network.select is not None) == has_g
+    if not has_g:
+        assert (scores.argmax(1) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels"), [({"click_map": "none"}, (0, 1)), ({"distance_map": False}, (2, 3))]
+)
+def test_ablated_guidance_has_no_effect(changes, channels):
+    network = LatentDiversity(NetworkConfig(encoder="none", width=4, **changes))
+    base, guidance = torch.randn(1, 4, 8, 8), torch.rand(1, 4, 8, 8)
+    other = guidance.clone()
+    other[:, channels] = torch.rand(1, 2, 8, 8)
+    assert torch.equal(network.add_guidance(base, guidance), network.add_guidance(base, other))
+
+
+def test_lite_works_on_a_grid_of_stride_four():
+    config = lite_config()
+    network = LatentDiversity(config).eval()
+    with torch.no_grad():
+        levels = network.encoder(torch.randn(1, 3, 64, 96))
+        # the tap at stride 2 is projected cell for cell of the grid
+        sizes = [(16, 24), (16, 24), (8, 12), (4, 6), (2, 3)]
+        assert [tuple(level.shape[2:]) for level in levels] == sizes
+        assert network.encode(torch.randn(1, 3, 64, 96)).shape == (1, 64, 16, 24)
+    assert normalisation(config) == ((127.5,) * 3, (1 / 127.5,) * 3)
+    assert receptive_field(config.dilations) == 129
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "vgg16"}, "encoder: expected one of vgg19"),
+        ({"candidates": 0}, "candidates: expected at least 1, got 0"),
+        ({"base_stride": 4}, "image_term: needs base_stride 1"),
+        ({"encoder": "none", "image_term": False}, "needs image_term"),
+        ({"select_inputs": ("mask",)}, "select_inputs: expected of"),
+    ],
+)
+def test_bad_values_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkConfig(**changes)
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(ValueError, match="network: unknown depth"):
+        NetworkConfig.from_dict({"depth": 3})
+
+
+def test_a_confidently_wrong_pixel_keeps_its_gradient_in_bfloat16():
+    network = ContextNetwork(4, (1,), residual=False, candidates=1)
+    torch.nn.init.constant_(network.head.bias, 7.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        masks, _ = network(torch.zeros(1, 4, 8, 8))
+    assert masks.dtype == torch.float32
+    assert 0 < 1 - masks.max() < 1e-3

@@ -1,0 +1,191 @@
+"""The backends under test, all with one interface: NumPy arrays in, NumPy arrays out.
+
+`Raw` drives a raw native module (`trtseg._cpu`, `trtseg._cuda`, or the emulated `_cuda`, which
+takes NumPy arrays); `Torch` drives `trtseg.nn.ops` and its autograd.
+"""
+
+import numpy as np
+
+
+class Raw:
+    def __init__(self, name, module, to_device=lambda array: array, to_host=lambda array: array):
+        self.name = name
+        self.module = module
+        self._device = to_device
+        self._host = to_host
+
+    def _in(self, array):
+        return None if array is None else self._device(array)
+
+    def _out(self, shape, dtype):
+        """Filled with what no operation returns, so that an unwritten element shows."""
+        return self._device(np.full(shape, 77, dtype))
+
+    def _scratch(self, size):
+        return self._device(np.full(max(size, 16), 171, np.uint8))
+
+    def distance_map(self, points, size, limit_px, dtype=np.float32, into=None):
+        out = self._out(size, dtype) if into is None else self._device(into.copy())
+        self.module.distance_map(self._in(points), out, limit_px, into is not None)
+        return self._host(out)
+
+    def distance_transform(self, mask, limit_px=np.inf, return_indices=False):
+        height, width = mask.shape
+        out = self._out(mask.shape, np.float32)
+        indices = self._out((2, height, width), np.int32) if return_indices else None
+        scratch = self._scratch(self.module.distance_transform_scratch(height, width))
+        self.module.distance_transform(self._in(mask), out, indices, scratch, limit_px)
+        return (self._host(out), self._host(indices)) if return_indices else self._host(out)
+
+    def hypercolumn(self, levels, size, image=None, image_weight=None, bias=None):
+        out = self._out((levels[0].shape[0], *size), levels[0].dtype)
+        self.module.hypercolumn(
+            [self._in(level) for level in levels],
+            self._in(image),
+            self._in(image_weight),
+            self._in(bias),
+            out,
+        )
+        return self._host(out)
+
+    def hypercolumn_backward(self, grad, sizes):
+        level_grads = [self._out((grad.shape[0], *size), grad.dtype) for size in sizes]
+        self.module.hypercolumn_backward(self._in(grad), level_grads)
+        return [self._host(level_grad) for level_grad in level_grads]
+
+    def add_guidance(self, base, guidance, weight, slope=0.2, channels_last=False):
+        channels, height, width = base.shape
+        shape = (height, width, channels) if channels_last else base.shape
+        out = self._out(shape, base.dtype)
+        self.module.add_guidance(
+            self._in(base), self._in(guidance), self._in(weight), out, slope, channels_last
+        )
+        return self._host(out)
+
+    def add_guidance_backward(self, grad, base, guidance, weight, slope=0.2):
+        base_grad = self._out(base.shape, base.dtype)
+        weight_grad = self._out(weight.shape, np.float32)
+        size = self.module.add_guidance_backward_scratch(
+            base.shape[0], guidance.shape[0], base.shape[1], base.shape[2]
+        )
+        self.module.add_guidance_backward(
+            self._in(grad),
+            self._in(base),
+            self._in(guidance),
+            self._in(weight),
+            slope,
+            base_grad,
+            weight_grad,
+            self._scratch(size),
+        )
+        return self._host(base_grad), self._host(weight_grad)
+
+    def jaccard(self, masks, target, positive, negative, weights=None):
+        """(loss, penalty), and the gradient for (loss weights, penalty weights) where given."""
+        count = masks.shape[0]
+        loss, penalty = self._out(count, np.float32), self._out(count, np.float32)
+        sums = self._out((count, 2), np.float32)
+        target, positive, negative = map(self._in, (target, positive, negative))
+        scratch = self._scratch(self.module.jaccard_scratch(*masks.shape))
+        self.module.jaccard(
+            self._in(masks), target, positive, negative, loss, penalty, sums, scratch
+        )
+        if weights is None:
+            return self._host(loss), self._host(penalty)
+        grad = self._out(masks.shape, masks.dtype)
+        self.module.jaccard_backward(
+            target, positive, negative, sums, self._in(weights[0]), self._in(weights[1]), grad
+        )
+        return self._host(loss), self._host(penalty), self._host(grad)
+
+    def compose_mask(self, probability, size, threshold=0.5, previous=None, in_place=False):
+        """(mask, probability, box); `in_place` compares with and overwrites one array."""
+        previous = None if previous is None else self._device(previous.copy())
+        out = previous if in_place else self._out(size, np.uint8)
+        upsampled = self._out(size, np.float32)
+        box = None if previous is None else self._out(4, np.int32)
+        self.module.compose_mask(
+            self._in(probability), threshold, out, upsampled, previous, box
+        )
+        return (
+            self._host(out),
+            self._host(upsampled),
+            None if box is None else self._host(box),
+        )
+
+
+class Torch:
+    name = "torch"
+
+    def __init__(self):
+        import torch
+
+        from trtseg.nn import ops
+
+        self._torch = torch
+        self._ops = ops
+
+    def _in(self, array, grad=False):
+        if array is None:
+            return None
+        return self._torch.from_numpy(array.copy()).requires_grad_(grad)
+
+    def distance_map(self, points, size, limit_px, dtype=np.float32, into=None):
+        return self._ops.distance_map(
+            self._in(points), size, limit_px=limit_px, dtype=dtype, into=self._in(into)
+        ).numpy()
+
+    def distance_transform(self, mask, limit_px=np.inf, return_indices=False):
+        found = self._ops.distance_transform(
+            self._in(mask), limit_px=limit_px, return_indices=return_indices
+        )
+        return tuple(part.numpy() for part in found) if return_indices else found.numpy()
+
+    def hypercolumn(self, levels, size, image=None, image_weight=None, bias=None):
+        return self._ops.hypercolumn(
+            [self._in(level) for level in levels],
+            size,
+            image=self._in(image),
+            image_weight=self._in(image_weight),
+            bias=self._in(bias),
+        ).numpy()
+
+    def hypercolumn_backward(self, grad, sizes):
+        levels = [
+            self._in(np.zeros((grad.shape[0], *size), grad.dtype), grad=True) for size in sizes
+        ]
+        self._ops.hypercolumn(levels, grad.shape[1:]).backward(self._in(grad))
+        return [level.grad.numpy() for level in levels]
+
+    def add_guidance(self, base, guidance, weight, slope=0.2, channels_last=False):
+        return self._ops.add_guidance(
+            *map(self._in, (base, guidance, weight)), slope=slope, channels_last=channels_last
+        ).numpy()
+
+    def add_guidance_backward(self, grad, base, guidance, weight, slope=0.2):
+        base, weight = self._in(base, grad=True), self._in(weight, grad=True)
+        self._ops.add_guidance(base, self._in(guidance), weight, slope=slope).backward(
+            self._in(grad)
+        )
+        return base.grad.numpy(), weight.grad.numpy()
+
+    def jaccard(self, masks, target, positive, negative, weights=None):
+        masks = self._in(masks, grad=weights is not None)
+        loss, penalty = self._ops.jaccard(masks, *map(self._in, (target, positive, negative)))
+        values = loss.detach().numpy(), penalty.detach().numpy()
+        if weights is None:
+            return values
+        self._torch.autograd.backward([loss, penalty], [self._in(weight) for weight in weights])
+        return (*values, masks.grad.numpy())
+
+    def compose_mask(self, probability, size, threshold=0.5, previous=None, in_place=False):
+        previous = self._in(previous)
+        mask, upsampled, box = self._ops.compose_mask(
+            self._in(probability),
+            size,
+            threshold=threshold,
+            previous=previous,
+            return_probability=True,
+            out=previous if in_place else None,
+        )
+        return mask.numpy(), upsampled.numpy(), None if box is None else box.numpy()

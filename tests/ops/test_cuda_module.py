@@ -1,0 +1,87 @@
+"""`_cuda` where it was built: importable and honest without a driver."""
+
+import importlib.util
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from trtseg import BackendUnavailable, _cpu, ops
+from trtseg.ops.backend import empty
+
+built = importlib.util.find_spec("trtseg._cuda") is not None
+needs_build = pytest.mark.skipif(not built, reason="built without _cuda")
+
+
+@pytest.fixture
+def without_device():
+    _cuda = pytest.importorskip("trtseg._cuda")
+    if _cuda.devices():
+        pytest.skip("this machine has a CUDA device")
+    return _cuda
+
+
+@needs_build
+def test_same_names_as_cpu():
+    from trtseg import _cuda
+
+    threads = {"num_threads", "set_num_threads"}
+    names = {name for name in dir(_cpu) if not name.startswith("_")} - threads
+    assert names == {name for name in dir(_cuda) if not name.startswith("_")} - {"devices"}
+
+
+def test_calls_without_a_driver_say_so(without_device):
+    out = np.full((4, 5), 3, np.float32)
+    with pytest.raises(BackendUnavailable, match=r"CUDA cannot be used here: .*cudaError"):
+        without_device.distance_map(np.zeros((1, 2), np.float32), out, 9.0)
+    assert (out == 3).all()
+
+
+@needs_build
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF headers with ldd")
+def test_needs_no_cuda_library():
+    from trtseg import _cuda
+
+    needed = subprocess.run(
+        ["ldd", _cuda.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    assert "cuda" not in needed.replace(_cuda.__file__, "")
+
+
+def test_a_device_array_without_the_module(monkeypatch):
+    class DeviceArray:
+        shape = (1, 2)
+        __cuda_array_interface__ = {"shape": (1, 2)}  # noqa: RUF012
+
+    monkeypatch.setitem(sys.modules, "trtseg._cuda", None)
+    with pytest.raises(BackendUnavailable, match="trtseg was built without CUDA"):
+        ops.distance_map(DeviceArray(), (4, 4), limit_px=9)
+
+
+def test_cupy_memory_is_ordered_by_the_named_stream(monkeypatch):
+    """CuPy's pool gives memory out in the order of its current stream."""
+    current = []
+
+    class Context:
+        def __init__(self, handle):
+            self.handle = handle
+
+        def __enter__(self):
+            current.append(self.handle)
+
+        def __exit__(self, *error):
+            current.pop()
+
+    class Array:
+        __module__ = "cupy"
+        device = Context("device")
+
+    cupy = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(ExternalStream=Context),
+        empty=lambda shape, dtype: (shape, dtype, tuple(current)),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert empty(Array(), (2, 3), np.uint8) == ((2, 3), np.uint8, ("device",))
+    assert empty(Array(), (2, 3), np.uint8, 77) == ((2, 3), np.uint8, ("device", 77))

@@ -1,0 +1,347 @@
+"""The CUDA kernels on the host: any order of the threads, any alignment, under AddressSanitizer.
+
+What all backends have in common is tested by the `backend` fixture, which `emulated` is part of.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reference
+import tolerances
+from emulation.build import ROOT, compiler, sanitizer_preload
+from emulation.module import Control, Order, build_module, load
+
+from .backends import Raw
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+SANITIZED = "TRTSEG_EMULATION_MODULE" in os.environ
+SHAPES = [(1, 1), (7, 5), (33, 65), (40, 128)]
+ORDERS = [(Order.FORWARD, 0), (Order.REVERSE, 0), (Order.SHUFFLED, 1), (Order.SHUFFLED, 2)]
+if SANITIZED:  # an access is as wrong in any order
+    ORDERS = ORDERS[-1:]
+DTYPES = [np.float32, np.float16]
+
+
+@pytest.fixture(scope="module")
+def control():
+    return Control(load())
+
+
+def odd(array):
+    """The same values at an address that no vector access can use."""
+    memory = np.empty(array.nbytes + 32, np.uint8)
+    start = -memory.ctypes.data % 16 + array.itemsize
+    moved = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+class Odd(Raw):
+    """All arrays badly aligned but the scratch memory, which the caller must align."""
+
+    def __init__(self):
+        super().__init__("emulated", load(), to_device=odd)
+
+    def _scratch(self, size):
+        return np.full(max(size, 16), 171, np.uint8)
+
+
+@pytest.fixture(params=["aligned", "odd"])
+def emulated(request, control):
+    return Odd() if request.param == "odd" else Raw("emulated", load())
+
+
+def in_all_orders(control, call):
+    """The result, checked to be the same bits in every order of the threads."""
+    results = []
+    for order, seed in ORDERS:
+        control.set_order(order, seed)
+        result = call()
+        results.append(result if isinstance(result, (tuple, list)) else (result,))
+    control.set_order(Order.FORWARD)
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(first, second)
+    return results[0]
+
+
+def rng(*key):
+    return np.random.default_rng([sum(map(ord, str(part))) for part in key])
+
+
+def values(random, shape, dtype):
+    return random.standard_normal(shape).astype(np.float16).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_distance_map(emulated, control, size, dtype, count):
+    random = rng(size, count)
+    points = (random.random((count, 2)) * size).astype(np.float32)
+    (got,) = in_all_orders(control, lambda: emulated.distance_map(points, size, 20.0, dtype))
+    tolerance = tolerances.with_storage(tolerances.DISTANCE_MAP, dtype)
+    np.testing.assert_allclose(got, reference.distance_map(points, size, 20.0), **tolerance)
+    more = np.concatenate([points, [[0.5, 0.25]]]).astype(np.float32)
+    (both,) = in_all_orders(
+        control, lambda: emulated.distance_map(more[count:], size, 20.0, dtype, into=got)
+    )
+    np.testing.assert_array_equal(both, emulated.distance_map(more, size, 20.0, dtype))
+
+
+def check_distance_transform(emulated, control, mask, limit_px=np.inf):
+    out, indices = in_all_orders(
+        control, lambda: emulated.distance_transform(mask, limit_px, return_indices=True)
+    )
+    expected = reference.distance_transform(mask, limit_px)
+    np.testing.assert_allclose(out, expected, *tolerances.DISTANCE_TRANSFORM)
+    (alone,) = in_all_orders(control, lambda: emulated.distance_transform(mask, limit_px))
+    np.testing.assert_array_equal(alone, out)
+    if not mask.any():
+        assert (indices == -1).all()
+        return
+    y, x = indices
+    assert mask[y, x].all()
+    rows, columns = np.indices(mask.shape)
+    squared = (rows - y) ** 2 + (columns - x) ** 2
+    np.testing.assert_allclose(
+        np.minimum(np.sqrt(squared), limit_px), expected, *tolerances.DISTANCE_TRANSFORM
+    )
+
+
+@pytest.mark.parametrize(
+    "size", [*SHAPES, (1, 70), (70, 1), (3, 63), (64, 64), (65, 257), (97, 96)]
+)
+@pytest.mark.parametrize("density", [0.0, 0.002, 0.05, 0.9])
+def test_distance_transform(emulated, control, size, density):
+    mask = rng(size, density).random(size) < density
+    check_distance_transform(emulated, control, mask)
+    check_distance_transform(emulated, control, mask, limit_px=4.5)
+
+
+def test_distance_transform_of_single_sites(emulated, control):
+    for y, x in [(0, 0), (39, 99), (0, 99), (31, 32), (32, 31)]:
+        mask = np.zeros((40, 100), bool)
+        mask[y, x] = True
+        check_distance_transform(emulated, control, mask)
+
+
+@pytest.mark.slow
+def test_distance_transform_of_the_longest_row(control):
+    """Squares close to 2^31, and as many anchors as there can be."""
+    emulated = Raw("emulated", load())
+    mask = np.zeros((2, 32767), bool)
+    mask[1, 0] = True
+    out = emulated.distance_transform(mask)
+    np.testing.assert_array_equal(out[1], np.arange(32767, dtype=np.float32))
+    column = emulated.distance_transform(np.ascontiguousarray(mask.T))
+    np.testing.assert_array_equal(column[:, 1], np.arange(32767, dtype=np.float32))
+
+
+LEVEL_SIZES = {
+    "pyramid": lambda h, w: [(h, w), *[(-(-h // r), -(-w // r)) for r in (2, 4, 8, 16)]],
+    "any": lambda h, w: [(1, 1), (h + 3, 2 * w + 1), (3, max(w // 3, 1)), (h, 2), (h, w)],
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("levels", LEVEL_SIZES)
+@pytest.mark.parametrize("channels", [1, 6])
+def test_hypercolumn(emulated, control, size, dtype, levels, channels):
+    random = rng(size, levels)
+    sizes = LEVEL_SIZES[levels](*size)
+    maps = [values(random, (channels, *s), dtype) for s in sizes]
+    image, weight = values(random, (3, *size), dtype), values(random, (channels, 3), np.float32)
+    bias = values(random, channels, np.float32)
+    tolerance = tolerances.with_storage(tolerances.BILINEAR, dtype)
+    for extra in ({}, {"image": image, "image_weight": weight, "bias": bias}):
+        (got,) = in_all_orders(
+            control, lambda extra=extra: emulated.hypercolumn(maps, size, **extra)
+        )
+        np.testing.assert_allclose(got, reference.hypercolumn(maps, size, **extra), **tolerance)
+    grad = values(random, (channels, *size), dtype)
+    grads = in_all_orders(control, lambda: emulated.hypercolumn_backward(grad, sizes))
+    for got, expected in zip(grads, reference.hypercolumn_backward(grad, sizes), strict=True):
+        np.testing.assert_allclose(
+            got, expected, **tolerances.with_storage(tolerances.BILINEAR_GRADIENT, dtype)
+        )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [*SHAPES, (64, 96)])
+@pytest.mark.parametrize(("channels", "maps"), [(1, 1), (3, 4), (64, 5), (33, 16), (9, 6)])
+def test_add_guidance(emulated, control, size, dtype, channels, maps):
+    random = rng(size, channels)
+    base, grad = (values(random, (channels, *size), dtype) for _ in range(2))
+    guidance = values(random, (maps, *size), dtype)
+    weight = values(random, (channels, maps), np.float32)
+    expected = reference.add_guidance(base, guidance, weight)
+    scale = 4.0  # up to 16 products instead of 5
+    tolerance = tolerances.with_storage(tolerances.GUIDANCE, dtype, scale)
+    (got,) = in_all_orders(control, lambda: emulated.add_guidance(base, guidance, weight))
+    np.testing.assert_allclose(got, expected, **tolerance)
+    (last,) = in_all_orders(
+        control, lambda: emulated.add_guidance(base, guidance, weight, channels_last=True)
+    )
+    np.testing.assert_array_equal(last, got.transpose(1, 2, 0))
+    base_grad, weight_grad = in_all_orders(
+        control, lambda: emulated.add_guidance_backward(grad, base, guidance, weight)
+    )
+    expected = reference.add_guidance_backward(grad, base, guidance, weight)
+    np.testing.assert_allclose(base_grad, expected[0], **tolerance)
+    np.testing.assert_allclose(weight_grad, expected[1], *tolerances.GUIDANCE_WEIGHT_GRADIENT)
+
+
+def test_add_guidance_in_place(emulated):
+    random = rng("in place")
+    base, guidance = (values(random, (n, 6, 8), np.float32) for n in (7, 5))
+    weight = values(random, (7, 5), np.float32)
+    expected = emulated.add_guidance(base, guidance, weight)
+    emulated.module.add_guidance(base, guidance, weight, base, 0.2, False)
+    np.testing.assert_array_equal(base, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [*SHAPES, (64, 96)])
+@pytest.mark.parametrize("count", [1, 6, 32])
+def test_jaccard(emulated, control, size, dtype, count):
+    random = rng(size, count)
+    masks = random.uniform(0.05, 0.95, (count, *size)).astype(dtype)
+    target = random.choice([0, 1, 255], size, p=[0.6, 0.3, 0.1]).astype(np.uint8)
+    clicks = [(random.random((n, 2)) * size).astype(np.int32) for n in (70, 3)]
+    clicks[1][-1] = clicks[0][0]  # named by both lists, and more than once
+    weights = [random.random(count).astype(np.float32) for _ in range(2)]
+    loss, penalty, grad = in_all_orders(
+        control, lambda: emulated.jaccard(masks, target, *clicks, weights)
+    )
+    expected = reference.jaccard(masks, target, *clicks)
+    np.testing.assert_allclose(loss, expected[0], *tolerances.JACCARD)
+    np.testing.assert_allclose(penalty, expected[1], *tolerances.JACCARD)
+    np.testing.assert_allclose(
+        grad,
+        reference.jaccard_backward(masks, target, *clicks, *weights),
+        **tolerances.with_storage(tolerances.JACCARD_GRADIENT, dtype, 100.0),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [*SHAPES, (64, 257)])
+def test_compose_mask(emulated, control, size, dtype):
+    random = rng(size)
+    probability = random.random((max(size[0] // 3, 1), size[1] // 2 + 1)).astype(dtype)
+    mask, upsampled, _ = in_all_orders(control, lambda: emulated.compose_mask(probability, size))
+    expected = reference.compose_mask(probability, size)
+    np.testing.assert_allclose(upsampled, expected, *tolerances.BILINEAR)
+    sure = abs(expected - 0.5) > tolerances.THRESHOLD_BAND
+    np.testing.assert_array_equal(mask[sure], np.where(expected >= 0.5, 255, 0)[sure])
+    for previous in (mask, 255 - mask, np.where(random.random(size) < 0.05, 255 - mask, mask)):
+        for in_place in (False, True):
+            again, _, box = in_all_orders(
+                control,
+                lambda previous=previous, in_place=in_place: emulated.compose_mask(
+                    probability, size, previous=previous.astype(np.uint8), in_place=in_place
+                ),
+            )
+            np.testing.assert_array_equal(again, mask)
+            np.testing.assert_array_equal(box, reference.changed_box(mask, previous))
+
+
+def test_strided_rows(control):
+    """Views into larger arrays: what lies between the rows stays as it was."""
+    module = load()
+    random = rng("strides")
+    points = np.array([[3, 3]], np.float32)
+    for dtype in DTYPES:
+        whole = np.full((9, 40), 7, dtype)
+        module.distance_map(points, whole[1:8, 3:30], 5.0)
+        np.testing.assert_array_equal(
+            whole[1:8, 3:30], Raw("", module).distance_map(points, (7, 27), 5.0, dtype)
+        )
+        whole[1:8, 3:30] = 7
+        assert (whole == 7).all()
+
+        levels = [values(random, (5, 10, 50), dtype), values(random, (5, 6, 20), dtype)]
+        cut = [
+            levels[0][:, 2:9, 5:32],
+            levels[1][:4, 1:5, :9],
+        ]
+        cut[1] = levels[1][:, 1:5, :9]
+        out = np.full((6, 9, 40), 7, dtype)
+        module.hypercolumn(cut, None, None, None, out[:5, 1:8, 8:35])
+        dense = Raw("", module).hypercolumn([np.ascontiguousarray(c) for c in cut], (7, 27))
+        np.testing.assert_array_equal(out[:5, 1:8, 8:35], dense)
+        out[:5, 1:8, 8:35] = 7
+        assert (out == 7).all()
+
+        mask = np.full((9, 40), 7, np.uint8)
+        module.compose_mask(
+            levels[1][0, :, :13], 0.5, mask[1:8, 4:31], None, mask[1:8, 4:31], np.empty(4, np.int32)
+        )
+        dense = Raw("", module).compose_mask(np.ascontiguousarray(levels[1][0, :, :13]), (7, 27))
+        np.testing.assert_array_equal(mask[1:8, 4:31], dense[0])
+        mask[1:8, 4:31] = 7
+        assert (mask == 7).all()
+
+
+class OnStream:
+    """The raw module, every call of which names a stream."""
+
+    def __init__(self, module, stream):
+        self._module = module
+        self._stream = stream
+
+    def __getattr__(self, name):
+        function = getattr(self._module, name)
+        if name.endswith("_scratch"):
+            return function
+        return functools.partial(function, stream=self._stream)
+
+
+def test_every_launch_is_on_the_given_stream(control):
+    stream = 123456
+    emulated = Raw("emulated", OnStream(load(), stream))
+    random = rng("stream")
+    maps, weight = (values(random, shape, np.float32) for shape in ((5, 8, 8), (5, 5)))
+    mask, click = np.ones((8, 8), np.uint8), np.zeros((1, 2), np.int32)
+    before = control.launches, control.launches_on(stream)
+    emulated.distance_map(weight[:, :2].copy(), (8, 8), 3.0)
+    emulated.distance_transform(mask, return_indices=True)
+    emulated.hypercolumn([maps, maps[:, :4, :4].copy()], (8, 8))
+    emulated.hypercolumn_backward(maps, [(8, 8), (2, 2)])
+    emulated.add_guidance(maps, maps, weight)
+    emulated.add_guidance(maps, maps, weight, channels_last=True)
+    emulated.add_guidance_backward(maps, maps, maps, weight)
+    emulated.jaccard(maps, mask, click, click, (weight[0], weight[1]))
+    emulated.compose_mask(maps[0], (8, 8), previous=mask)
+    after = control.launches, control.launches_on(stream)
+    assert after[0] - before[0] == after[1] - before[1] > 15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SANITIZED, reason="runs in the sanitized process itself")
+def test_all_of_this_under_the_sanitizers():
+    """Every kernel again in a process of its own: out of bounds, misaligned, overflowing."""
+    preload = sanitizer_preload()
+    if preload is None:
+        pytest.skip("the compiler has no AddressSanitizer")
+    environment = dict(
+        os.environ,
+        LD_PRELOAD=preload,
+        ASAN_OPTIONS="detect_leaks=0",
+        TRTSEG_EMULATION_MODULE=str(build_module(sanitize=True)),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

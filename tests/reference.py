@@ -1,0 +1,127 @@
+"""Every operation in float64 NumPy, written for clarity: the arbiter between the backends.
+
+Nothing here is shared with the package: formulas come from the papers and from the definition of
+bilinear interpolation.
+"""
+
+import numpy as np
+
+
+def distance_map(points, size, limit_px, into=None):
+    height, width = size
+    rows, columns = np.mgrid[:height, :width].astype(np.float64)
+    best = np.full(size, float(limit_px))
+    for y, x in np.asarray(points, np.float64):
+        best = np.minimum(best, np.hypot(rows - y, columns - x))
+    return best if into is None else np.minimum(best, into)
+
+
+def distance_transform(mask, limit_px=np.inf):
+    """Separable, and quadratic in the width: every column is tried for every pixel."""
+    mask = np.asarray(mask) != 0
+    height, width = mask.shape
+    if not mask.any():
+        return np.full(mask.shape, float(limit_px))
+    rows = np.arange(height)
+    in_column = np.full(mask.shape, np.inf)
+    for x in range(width):
+        sites = rows[mask[:, x]]
+        if len(sites):
+            in_column[:, x] = np.abs(rows[:, None] - sites[None, :]).min(1)
+    offsets = (np.arange(width)[:, None] - np.arange(width)[None, :]).astype(np.float64) ** 2
+    squared = np.stack([(offsets + row[None, :] ** 2).min(1) for row in in_column])
+    return np.minimum(np.sqrt(squared), limit_px)
+
+
+def upsampling_matrix(output, source):
+    """[output, source]: how much each output position takes from each source position."""
+    matrix = np.zeros((output, source))
+    for i in range(output):
+        position = max((i + 0.5) * source / output - 0.5, 0.0)
+        first = min(int(position), source - 1)
+        second = min(first + 1, source - 1)
+        weight = position - first
+        matrix[i, first] += 1 - weight
+        matrix[i, second] += weight
+    return matrix
+
+
+def hypercolumn(levels, size, image=None, image_weight=None, bias=None):
+    height, width = size
+    total = np.zeros((levels[0].shape[0], height, width))
+    for level in levels:
+        vertical = upsampling_matrix(height, level.shape[1])
+        horizontal = upsampling_matrix(width, level.shape[2])
+        total += vertical @ level.astype(np.float64) @ horizontal.T
+    if image is not None:
+        total += np.einsum("ci,ihw->chw", image_weight.astype(np.float64), image)
+    if bias is not None:
+        total += bias[:, None, None]
+    return total
+
+
+def hypercolumn_backward(grad, sizes):
+    _, height, width = grad.shape
+    return [
+        upsampling_matrix(height, h).T @ grad.astype(np.float64) @ upsampling_matrix(width, w)
+        for h, w in sizes
+    ]
+
+
+def add_guidance(base, guidance, weight, slope=0.2):
+    x = base + np.einsum("cg,ghw->chw", weight.astype(np.float64), guidance)
+    return np.where(x > 0, x, slope * x)
+
+
+def add_guidance_backward(grad, base, guidance, weight, slope=0.2):
+    x = base + np.einsum("cg,ghw->chw", weight.astype(np.float64), guidance)
+    passed = grad * np.where(x > 0, 1.0, slope)
+    return passed, np.einsum("chw,ghw->cg", passed, guidance.astype(np.float64))
+
+
+def jaccard(masks, target, positive, negative):
+    masks = masks.astype(np.float64)
+    valid = target != 255
+    truth = (target != 0) & valid
+    loss, penalty = [], []
+    for mask in masks:
+        intersection = np.minimum(mask, truth)[valid].sum()
+        union = np.maximum(mask, truth)[valid].sum()
+        loss.append(1 - intersection / union if union > 0 else 0.0)
+        disobeyed = sum(1 - mask[y, x] for y, x in positive) + sum(mask[y, x] for y, x in negative)
+        penalty.append(disobeyed)
+    return np.array(loss), np.array(penalty, np.float64)
+
+
+def jaccard_backward(masks, target, positive, negative, loss_weight, penalty_weight):
+    """From the quotient rule, for masks strictly inside (0, 1)."""
+    masks = masks.astype(np.float64)
+    valid = target != 255
+    truth = (target != 0) & valid
+    grad = np.zeros(masks.shape)
+    for m, mask in enumerate(masks):
+        intersection = np.minimum(mask, truth)[valid].sum()
+        union = np.maximum(mask, truth)[valid].sum()
+        if union > 0:
+            grad[m][truth] = -loss_weight[m] / union
+            grad[m][valid & ~truth] = loss_weight[m] * intersection / union**2
+        for y, x in positive:
+            grad[m, y, x] -= penalty_weight[m]
+        for y, x in negative:
+            grad[m, y, x] += penalty_weight[m]
+    return grad
+
+
+def compose_mask(probability, size):
+    """The upsampled probability; thresholding is the test's."""
+    height, width = size
+    vertical = upsampling_matrix(height, probability.shape[0])
+    horizontal = upsampling_matrix(width, probability.shape[1])
+    return vertical @ probability.astype(np.float64) @ horizontal.T
+
+
+def changed_box(a, b):
+    rows, columns = np.nonzero(a != b)
+    if len(rows) == 0:
+        return np.zeros(4, np.int32)
+    return np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1], np.int32)

@@ -1,0 +1,205 @@
+"""`trtseg build-engine` and `trtseg engines`, ahead of time on the real RTX builder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorrt_fixture import RtxBuilder, Unavailable, fake_cupy, fake_tensorrt, prepare
+from tiny_model import write_tiny
+
+from trtseg import bundle as bundles
+from trtseg.cli import main
+from trtseg.runtime import tensorrt
+from trtseg.runtime.build_options import BuildOptions
+from trtseg.runtime.bundle_engines import requests
+from trtseg.runtime.cache import EngineCache
+from trtseg.runtime.cuda_memory import Gpu
+from trtseg.runtime.tensorrt_build import build_engine
+
+COMMAND = "import sys; from trtseg.cli import main; sys.exit(main())"
+AHEAD = ("--target", "rtx", "--compute-capability", "8.6,8.9,12.0")
+
+
+@pytest.fixture(scope="module")
+def rtx(tmp_path_factory: pytest.TempPathFactory) -> RtxBuilder:
+    try:
+        return prepare(tmp_path_factory.mktemp("forwarding"))
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny(tmp_path / "tiny.trtseg")
+
+
+def trtseg(rtx: RtxBuilder, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", COMMAND, *map(str, arguments)],
+        env=rtx.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_ahead_of_time_from_the_command_line(rtx, tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    first = trtseg(rtx, "build-engine", tiny, *AHEAD, "--output", folder)
+    assert first.returncode == 0, first.stderr
+    lines = [line.split("\t") for line in first.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [
+        [f"tiny/{role}", "built"] for role in bundles.read(tiny).manifest.graphs
+    ]
+    assert all(Path(line[3]).is_file() for line in lines)
+    again = trtseg(rtx, "build-engine", tiny, *AHEAD, "--output", folder)
+    assert again.stdout.count("\tready\t") == len(lines)
+    forced = trtseg(rtx, "build-engine", tiny, *AHEAD, "--output", folder, "--force")
+    assert forced.stdout.count("\tbuilt\t") == len(lines)
+    explained = trtseg(
+        rtx, "build-engine", tiny, "--target", "rtx", "--output", folder, "--explain"
+    )
+    assert "compute capability was 8.6,8.9,12.0 and is portable" in explained.stdout
+    sidecars = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    assert {sidecar["key"]["gpu"] for sidecar in sidecars} == {"any"}
+    assert {sidecar["key"]["flavour"] for sidecar in sidecars} == {"tensorrt_rtx"}
+
+
+@pytest.mark.parametrize("name", bundles.names() or [None])
+def test_the_shipped_models_ahead_of_time(rtx, name, tmp_path: Path) -> None:
+    if name is None:
+        pytest.skip("no bundle is shipped")
+    result = trtseg(rtx, "build-engine", name, *AHEAD, "--output", tmp_path / "engines")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\tbuilt\t") == len(bundles.read(name).manifest.graphs)
+
+
+def test_chosen_profiles(rtx, tiny, tmp_path: Path) -> None:
+    result = trtseg(
+        rtx, "build-engine", tiny, *AHEAD, "--output", tmp_path / "engines",
+        "--profile", "96x128", "--profile", "64x64:480x640:1024x1024",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    profiles = {entry.key.graph: entry.key.profiles for entry in
+                EngineCache(tmp_path / "engines").entries()}  # fmt: skip
+    assert profiles["tiny/encoder"] == "96x128 64x64:480x640:1024x1024"
+    assert profiles["tiny/segment"] == "24x32 16x16:120x160:256x256"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "rtx", "--compute-capability", "9.0"], "compute_capabilities"),
+        (["--target", "tensorrt", "--compute-capability", "8.6"], "only with --target rtx"),
+        (["--target", "rtx", "--profile", "48x64"], "multiples of 32"),
+        (["--target", "rtx", "--profile", "64"], "expected HEIGHTxWIDTH"),
+        (["--target", "rtx", "--profile", "64x64:96x96"], "one size or three"),
+        (["--target", "rtx", "--precision", "fp16"], "no fp16 graph"),
+        (["--target", "rtx", "--workspace-mib", "0"], "workspace_mib"),
+        (["--target", "tensorrt"], "on the GPU that will run the engine"),
+    ],
+)
+def test_bad_input_is_status_2(rtx, tiny, tmp_path: Path, arguments, words) -> None:
+    result = trtseg(rtx, "build-engine", tiny, *arguments, "--output", tmp_path / "engines")
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_failing_build_is_status_1(rtx, tiny, tmp_path: Path) -> None:
+    result = trtseg(
+        rtx, "build-engine", tiny, *AHEAD, "--refittable", "all", "--output", tmp_path / "engines"
+    )
+    assert result.returncode == 1
+    assert "tiny/encoder: TensorRT built no engine" in result.stderr
+
+
+def test_without_tensorrt_one_message_says_what_to_install(tiny, tmp_path: Path) -> None:
+    blocked = "import sys\nfor n in ('tensorrt', 'tensorrt_rtx', 'tensorrt_bindings'):\n"
+    blocked += "    sys.modules[n] = None\n" + COMMAND
+    result = subprocess.run(
+        [sys.executable, "-c", blocked, "build-engine", str(tiny), *AHEAD],
+        env={**os.environ, "TRTSEG_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.count("trtseg: error:") == 1
+    for words in ("RTX cards", "data centre cards", "PyPI alone", "pip install tensorrt-rtx"):
+        assert words in result.stderr
+
+
+def fill(folder: Path, tiny: Path) -> EngineCache:
+    cache = EngineCache(folder)
+    for request in requests(bundles.read(tiny), flavour="tensorrt", version="1", gpu=None):
+        cache.store(request.key, b"plan of " + request.role.encode())
+    return cache
+
+
+def test_listing_verifying_and_pruning(tiny, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "engines"
+    assert main(["engines", "list", "--cache", str(folder)]) == 0
+    assert capsys.readouterr().out == "no engines\n"
+    cache = fill(folder, tiny)
+    assert main(["engines", "list", "--cache", str(folder), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["key"]["graph"] for row in rows} == {"tiny/encoder", "tiny/segment", "tiny/select"}
+    assert main(["engines", "verify", "--cache", str(folder)]) == 0
+    capsys.readouterr()
+    cache.entries()[0].path.write_bytes(b"damaged")
+    assert main(["engines", "verify", "--cache", str(folder)]) == 1
+    assert capsys.readouterr().out.count("SHA-256") == 1
+    assert main(["engines", "verify", "--cache", str(folder), "--remove"]) == 0
+    assert "(removed)" in capsys.readouterr().out
+    assert len(cache.entries()) == 2
+    assert main(["engines", "prune", "--limit-mib", "0", "--cache", str(folder)]) == 0
+    assert capsys.readouterr().out.count("removed ") == 2
+    assert cache.entries() == []
+    assert main(["engines", "list", "--limit-mib", "1", "--cache", str(folder)]) == 2
+
+
+def test_an_engine_built_ahead_of_time_is_used_on_the_card(
+    monkeypatch, tiny, tmp_path: Path
+) -> None:
+    """Built for three cards on one machine, loaded on another with one of them."""
+    trt = fake_tensorrt.make("1.7.1", "tensorrt_rtx")
+    bundle, cache = bundles.read(tiny), EngineCache(tmp_path / "shipped")
+    for name, module in (
+        ("tensorrt", None),
+        ("tensorrt_rtx", trt),
+        ("cupy", fake_cupy.make(capability="8.9")),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    ahead = requests(
+        bundle,
+        flavour="tensorrt_rtx",
+        version="1.7.1",
+        gpu=None,
+        options=BuildOptions(compute_capabilities=("8.6", "8.9")),
+    )
+    for request in ahead:
+        # The stand-in knows no compute capabilities: its plan is made without.
+
+        options = BuildOptions(precision=request.key.precision)
+        plan = build_engine(request.onnx, request.profiles, options=options).plan
+        cache.store(request.key, plan)
+    before = len(trt.calls)
+    engines = tensorrt.load(bundle, cache=cache)
+    assert engines.segment.name == "tiny/segment"
+    assert not [call for call in trt.calls[before:] if call[0] == "build"]
+    other = requests(
+        bundle,
+        flavour="tensorrt_rtx",
+        version="1.7.1",
+        gpu=Gpu(0, "NVIDIA Imaginary", "12.0", 1),
+    )
+    assert cache.load_portable(other[0].key) is None

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_model import write_tiny
+
+from trtseg import cli
+from trtseg.commands.output import write_image
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a photo and a model, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    y, x = np.mgrid[:120, :160]
+    image = np.stack([np.sin(x / 17 + k) + np.cos(y / 23 - k) for k in range(3)], -1) * 60 + 128
+    cv2.imwrite("photo.png", image.astype(np.uint8))
+    write_tiny(tmp_path / "tiny")
+    return tmp_path
+
+
+def run(*words: str) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def segment(*words: str) -> int:
+    return run("segment", "photo.png", *words, "--model", "./tiny", "--threads", "1")
+
+
+def test_segment_writes_a_mask_and_names_it(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment("--click", "80,60") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "photo-mask.png\n"
+    assert "click 80,60:" in captured.err
+    mask = cv2.imread("photo-mask.png", cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (120, 160)
+    assert mask[60, 80] == 255
+    assert set(np.unique(mask)) == {0, 255}
+
+
+def test_segment_writes_all_it_is_asked_for(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trtseg import Segmenter
+    from trtseg.runtime.image import load_image
+
+    assert segment(
+        "--click", "80,60", "--background", "20.5,20", "--click", "90,66", "-o", "m.png",
+        "--overlay", "o.jpg", "--cutout", "c.png", "--candidates", "all", "--json",
+    ) == 0  # fmt: skip
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"] == ["m.png", "o.jpg", "c.png", "all/0.png", "all/1.png", "all/2.png"]
+    segmenter = Segmenter.load("./tiny", threads=1)
+    picture = load_image("photo.png")
+    session = segmenter.session(segmenter.encode(picture.pixels, picture.image_format))
+    session.add_click(80, 60)
+    session.add_click(20.5, 20, False)
+    p = session.add_click(90, 66)
+    np.testing.assert_array_equal(cv2.imread("m.png", cv2.IMREAD_UNCHANGED), p.mask)
+    np.testing.assert_array_equal(cv2.imread("c.png", cv2.IMREAD_UNCHANGED)[..., 3], p.mask)
+    for index in range(3):
+        candidate = cv2.imread(f"all/{index}.png", cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(candidate, p.candidates[index])
+    assert cv2.imread("o.jpg").shape == (120, 160, 3)
+    assert report["rle"] == p.rle()
+    assert report["pixels"] == (p.mask > 0).sum()
+    assert report["size"] == {"height": 120, "width": 160}
+
+
+def test_nothing_is_overwritten_without_force(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photo-mask.png").write_text("precious")
+    assert segment("--click", "80,60") == 2
+    assert "photo-mask.png: exists already; pass --force" in capsys.readouterr().err
+    assert Path("photo-mask.png").read_text() == "precious"
+    assert segment("--click", "80,60", "--force") == 0
+    assert sorted(p.name for p in workplace.iterdir()) == ["photo-mask.png", "photo.png", "tiny"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--click: expected at least one X,Y"),
+        (["--background", "1,1"], "--click: expected at least one point on the object"),
+        (["--click", "1"], "--click: expected X,Y in pixels, got '1'"),
+        (["--click", "a,b"], "--click: expected X,Y in pixels, got 'a,b'"),
+        (["--click", "1,2,3"], "--click: expected X,Y"),
+        (["--click", "nan,1"], "x: expected a finite number"),
+        (["--click", "500,1"], "x: expected 0 to 159"),
+        (["--click", "1,1", "--model", "none"], "none: no such bundle"),
+        (["--click", "1,1", "-o", "mask.gif"], "mask.gif: expected a name ending in"),
+        (["--click", "1,1", "-o", "mask.jpg"], "mask.jpg: expected a name ending in one of .png,"),
+        (["--click", "1,1", "--cutout", "c.jpg"], "c.jpg: expected a name ending in one of .png,"),
+        (["--click", "1,1", "--overlay", "./photo-mask.png"], "got this one twice"),
+        (["--click", "1,1", "-o", "all/1.png", "--candidates", "all"], "all: no such folder"),
+        (["--click", "1,1", "-o", "0.png", "--candidates", "."], "0.png: expected a file for each"),
+        (["--click", "1,1", "--overlay", "folder.png", "--force"], "folder.png: is a folder"),
+        (["--click", "1,1", "-o", "nowhere/mask.png"], "nowhere: no such folder"),
+        (["--click", "1,1", "--threads", "0"], "threads: expected an integer of at least 1"),
+        (["--click", "1,1", "--device", "tpu"], "device: expected cpu"),
+        (["--click", "1,1", "--candidates", "photo.png"], "photo.png"),
+    ],
+)
+def test_bad_input_is_exit_2_and_one_line(
+    workplace: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    Path("folder.png").mkdir()
+    try:
+        status = run("segment", "photo.png", "--model", "./tiny", *words)
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.out == ""
+    assert message in captured.err.splitlines()[-1]
+    assert not Path("photo-mask.png").exists()
+
+
+def test_unreadable_photos_are_exit_2(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.png").write_bytes(b"nothing")
+    for name in ("none.png", "broken.png", "."):
+        assert run("segment", name, "--click", "1,1", "--model", "./tiny") == 2
+        assert name in capsys.readouterr().err
+
+
+def test_info_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["backends"]["onnxruntime"].startswith("usable: ONNX Runtime")
+    assert facts["native modules"]["_cpu"].startswith("_cpu")
+    assert "engines" in facts["caches"]
+    assert run("info") == 0
+    text = capsys.readouterr().out
+    assert all(re.search(f"^{re.escape(heading)}:", text, re.M) for heading in facts)
+
+
+def test_help_has_examples_and_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert all(re.search(rf"^    {name}\b", text, re.M) for name in cli.COMMANDS)
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            run(name, "--help")
+        assert stop.value.code == 0
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+
+
+def test_a_missing_extra_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli.importlib, "import_module", missing)
+    assert run("train", "config.json") == 2
+    assert "train needs torch, which is not installed: pip install 'trtseg[train]'" in (
+        capsys.readouterr().err
+    )
+
+
+WITHOUT_TORCH = """
+    import sys
+
+    class Blocked:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in {"torch", "onnx"}:
+                raise ImportError(f"{name} is blocked")
+
+    sys.meta_path.insert(0, Blocked())
+    import trtseg
+    light = {"cv2", "onnxruntime", "torch", "onnx"} & set(sys.modules)
+    assert not light, light
+    from trtseg.cli import main
+    model = sys.argv[1]
+    assert main(["segment", "photo.png", "--click", "80,60", "--model", model]) == 0
+    assert main(["demo", "--model", model]) == 0
+    assert main(["info"]) == 0
+    assert not {"torch", "onnx"} & set(sys.modules)
+"""
+
+
+def test_segment_and_demo_run_without_torch(workplace: Path) -> None:
+    script = textwrap.dedent(WITHOUT_TORCH)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, "./tiny"],
+        capture_output=True, text=True, timeout=120, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sheet = cv2.imread("trtseg-demo.png")
+    assert sheet.shape[0] == 480
+    assert sheet.shape[1] > 3 * 480 // 2
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def bash(line: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
+    line = line.replace("trtseg", f"{sys.executable} -m trtseg.cli")
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, timeout=120, env={**environment(), **changes}
+    )
+
+
+def test_the_command_ends_quietly_when_its_reader_goes(workplace: Path) -> None:
+    done = bash("trtseg info | true; exit ${PIPESTATUS[0]}")
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_output_that_cannot_be_written_is_told_once(workplace: Path) -> None:
+    done = bash("trtseg info > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr == b"trtseg: error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are bytes")
+def test_any_file_name_is_taken_and_printed_as_it_is(workplace: Path) -> None:
+    names = [b"caf\xe9 one.png", "schön.png".encode(), b"-dash.png", b"two\nlines.png"]
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(Path("photo.png").read_bytes())
+        done = subprocess.run(
+            [sys.executable, "-m", "trtseg.cli", "segment", "--click", "80,60",
+             "--model", "./tiny", "--", name],
+            capture_output=True, timeout=60, env={**environment(), "PYTHONIOENCODING": "utf-8"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == name[:-4] + b"-mask.png\n"
+        assert Path(os.fsdecode(done.stdout[:-1])).exists()
+
+
+def test_an_interrupt_leaves_no_files(workplace: Path) -> None:
+    script = """
+        import signal, threading
+        from trtseg import cli, Segmenter
+        encode = Segmenter.encode
+        def interrupted(*arguments):
+            signal.raise_signal(signal.SIGINT)
+            return encode(*arguments)
+        Segmenter.encode = interrupted
+        words = "segment photo.png --click 80,60 --model ./tiny"
+        raise SystemExit(cli.main(words.split()))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True, text=True, timeout=60, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr.endswith("trtseg: interrupted\n")
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in workplace.iterdir()) == ["photo.png", "tiny"]
+
+
+def test_want_of_memory_is_told_in_one_line(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("trtseg.commands.segment.load_image", fail)
+    assert segment("--click", "80,60") == 1
+    assert capsys.readouterr().err == "trtseg: error: not enough memory: Unable to allocate 9 TiB\n"
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: False)
+        assert segment("--click", "80,60") == 2
+    assert capsys.readouterr().err == "trtseg: error: .: this folder cannot be written to\n"
+
+    def fail(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", ".photo-mask.png.1.tmp")
+
+    monkeypatch.setattr("os.open", fail)
+    with pytest.raises(OSError, match=r"^photo-mask.png: cannot be written: Permission denied$"):
+        write_image(Path("photo-mask.png"), np.zeros((2, 2), np.uint8))
+
+
+def test_info_names_packages_without_importing_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", "--json") == 0
+    packages = json.loads(capsys.readouterr().out)["packages"]
+    assert packages["numpy"] == np.__version__
+    assert "torch" in packages
+
+
+def test_bash_completes_commands_options_and_choices() -> None:
+    script = bash("trtseg completion bash").stdout.decode()
+    cases = {
+        "seg": ["segment"],
+        "segment --o": ["--output", "--overlay"],
+        "segment photo.png --backend ''": ["auto", "tensorrt", "onnxruntime"],
+        "engines ''": ["list", "verify", "prune"],
+        "segment ph": [],  # left to the shell, which knows the files
+    }
+    calls = "".join(
+        f"COMP_WORDS=(x {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); "
+        '_complete_it; echo "${COMPREPLY[@]}"\n'
+        for words in cases
+    )
+    functions = script.replace("_trtseg", "_complete_it")
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"{functions}\n{calls}"], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert [line.split() for line in done.stdout.splitlines()] == list(cases.values())
+    zsh = bash("trtseg completion zsh").stdout.decode()
+    assert zsh.endswith(script)
+    fish = bash("trtseg completion fish").stdout.decode()
+    assert all(f"-fa {name} -d '" in fish for name in cli.COMMANDS)
+    assert "from segment' -l output -s o" in fish or "from segment' -s o -l output" in fish

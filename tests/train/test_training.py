@@ -1,0 +1,264 @@
+"""The loop: exact resume, the right gradients, and learning at all."""
+
+import copy
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from trtseg.errors import CheckpointError
+from trtseg.nn.checkpoint import load_network, read_checkpoint
+from trtseg.nn.network import LatentDiversity
+from trtseg.train.data import Crops, collate
+from trtseg.train.images import LabelledImages
+from trtseg.train.loop import Trainer
+from trtseg.train.objective import Objective, StepRandomness
+from trtseg.train.parallel import Parallel
+
+LITE = {
+    "encoder": "mobilenet_v2", "base_stride": 4, "image_term": False, "click_map": "gaussian",
+    "previous_mask": True, "width": 8, "dilations": [1, 2], "residual": True, "candidates": 3,
+    "select_inputs": ["guidance", "masks", "features"], "select_width": 8,
+    "select_dilations": [1], "select_stride": 2, "working_long_side_px": 96,
+}  # fmt: skip
+
+
+def trainer(config, folder):
+    return Trainer(config, folder, Parallel("cpu"), workers=0)
+
+
+def stop_after(steps):
+    """A `stopped` for `Trainer.run` that turns true after so many steps."""
+    left = iter(range(steps - 1))
+    return lambda: next(left, None) is None
+
+
+@pytest.mark.parametrize("stop", [2, 4, 5, 6])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "network": LITE,
+            "bf16": True,
+            "segment": {"steps": 4, "learning_rate": 1e-3, "encoder_factor": 0.2},
+        },
+    ],
+    ids=["plain", "lite in bf16"],
+)
+def test_resumed_equals_uninterrupted(config, tmp_path, stop, changes):
+    """In either stage (4 steps of f, 3 of g) and between them, bit for bit."""
+    config = config(**changes)
+    assert trainer(config, tmp_path / "whole").run()
+    part = trainer(config, tmp_path / "parts")
+    if stop != 4:
+        assert not part.run(stopped=stop_after(stop))
+    else:
+        # between the stages: as if killed right after the first one's last checkpoint
+        part.save = lambda name, save=part.save: save(name) if name == "last" else 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            part.run()
+    rest = trainer(config, tmp_path / "parts")
+    rest.resume()
+    assert (rest.stage, rest.step) == (("segment", stop) if stop <= 4 else ("select", stop - 4))
+    assert rest.run()
+    whole, state = read_checkpoint(tmp_path / "whole" / "last")
+    parts, other = read_checkpoint(tmp_path / "parts" / "last")
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+    assert {**state, "seconds": 0, "tensors_sha256": 0} == {
+        **other, "seconds": 0, "tensors_sha256": 0
+    }  # fmt: skip
+
+
+def test_each_stage_trains_its_own_part(config, tmp_path):
+    run = trainer(config(ema=0.0), tmp_path)
+    before = copy.deepcopy(run.network.state_dict())
+    assert run.run()
+    segment, _ = read_checkpoint(tmp_path / "segment")
+    last, _ = read_checkpoint(tmp_path / "last")
+    for name, value in before.items():
+        changed = not torch.equal(value, segment[f"model.{name}"])
+        assert changed == (not name.startswith("select.")), name
+        changed = not torch.equal(segment[f"ema.{name}"], last[f"model.{name}"])
+        assert changed == name.startswith("select."), name
+
+
+def test_a_frozen_backbone_stays(config, tmp_path):
+    config = config(network=LITE)
+    run = trainer(config, tmp_path)
+    before = copy.deepcopy(run.network.encoder.backbone.state_dict())
+    projection = run.network.encoder.projections[0].weight.detach().clone()
+    run.run(stopped=stop_after(2))
+    for name, value in run.network.encoder.backbone.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not torch.equal(run.network.encoder.projections[0].weight, projection)
+
+
+def test_the_learning_rate_warms_up_and_cools_down(config, tmp_path):
+    run = trainer(config(), tmp_path)  # 4 steps, warm-up 2, cooldown over the last 2
+    rates = []
+    for run.step in range(4):
+        run._set_learning_rate()
+        rates.append(run.optimiser.param_groups[0]["lr"] / 1e-3)
+    np.testing.assert_allclose(rates, [0.5, 1.0, 1.0, 0.5])
+
+
+def a_batch(config, first=0, count=2):
+    crops = Crops(LabelledImages(config.data), config.crop, config.clicks, config.seed)
+    return collate([crops[first + index] for index in range(count)])
+
+
+def test_hindsight_reaches_one_head_only(config):
+    config = config(loss={"diversity_weight": 0.0}, clicks={"corrections": 0})
+    torch.manual_seed(0)
+    network = LatentDiversity(config.network)
+    batch = a_batch(config, count=1)
+    batch.targets, batch.clicks = batch.targets[:1], batch.clicks[:1]
+    values = Objective(network, config, "segment")(batch, StepRandomness(0, "segment", 0))
+    values["loss"].backward()
+    gradient = network.segment.head.weight.grad.abs().sum((1, 2, 3))
+    assert (gradient > 0).sum() == 1
+
+
+class Seen(torch.nn.Module):
+    """In the place of g: keeps what it is given and answers with fixed logits."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.linspace(0, 1, count))
+
+    def forward(self, x):
+        self.x = x
+        return self.logits.expand(len(x), -1)
+
+
+def test_shuffled_masks_bring_their_targets_along(config):
+    torch.manual_seed(0)
+    losses = {}
+    network = None
+    for shuffle in (False, True):
+        settings = config(
+            loss={"shuffle_masks": shuffle}, clicks={"corrections": 0},
+            network={**LITE, "base_stride": 4, "select_inputs": ["masks"]},
+        )  # fmt: skip
+        network = network or LatentDiversity(settings.network)
+        network.select = Seen(3)
+        objective = Objective(network, settings, "select")
+        batch = a_batch(settings)
+        for step in range(6):
+            randomness = StepRandomness(0, "select", step)
+            order = list(StepRandomness(0, "select", step).shared.permutation(3))
+            loss = objective(batch, randomness)["loss"]
+            losses[shuffle, step] = loss.item(), network.select.x, order
+    _, plain, _ = losses[False, 0]
+    jaccard = torch.stack([
+        # what g's target is made of, from the masks in their own order
+        1 - _iou(F.interpolate(plain, size=32, mode="bilinear")[:, m], batch.targets)
+        for m in range(3)
+    ], dim=1)  # fmt: skip
+    log_p = network.select.logits.detach().log_softmax(0)
+    orders = set()
+    for step in range(6):
+        loss, seen, _ = losses[True, step]
+        # which mask went into which channel, found by comparing them
+        order = [
+            next(m for m in range(3) if torch.equal(seen[:, c], plain[:, m])) for c in range(3)
+        ]
+        orders.add(tuple(order))
+        best = jaccard[:, order].argmin(1)
+        assert loss == pytest.approx(-log_p[best].mean().item(), rel=1e-5)
+    assert len(orders) > 1
+
+
+def _iou(masks, targets):
+    valid = targets != 255
+    inside = (targets == 1).float()
+    intersection = (torch.minimum(masks, inside) * valid).sum((1, 2))
+    return intersection / (torch.maximum(masks, inside) * valid).sum((1, 2))
+
+
+def test_native_losses_train_like_composed_ones(config):
+    torch.manual_seed(0)
+    network = LatentDiversity(config().network)
+    gradients = []
+    for native in (True, False):
+        settings = config(loss={"native": native, "cross_entropy_weight": 0.5})
+        network.zero_grad()
+        objective = Objective(network, settings, "segment")
+        objective(a_batch(settings), StepRandomness(0, "segment", 3))["loss"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()
+                                    if p.grad is not None]))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+def test_overfits_two_images(config):
+    """Jaccard loss of the best mask below 0.05 on two images, in a fraction of a minute."""
+    settings = config(
+        network={"encoder": "none", "width": 16, "dilations": [1, 2, 4, 8, 1], "candidates": 2},
+        clicks={"corrections": 0, "single_fraction": 0.0},
+        crop={"size": 64, "object_side": [20, 60], "objects": 1, "supervision_stride": 1},
+        loss={"cross_entropy_weight": 1.0},
+    )
+    torch.manual_seed(0)
+    network = LatentDiversity(settings.network)
+    objective = Objective(network, settings, "segment")
+    batch = a_batch(settings)
+    optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for step in range(400):
+        values = objective(batch, StepRandomness(0, "segment", step))
+        if 1 - values["best_iou"] < 0.05:
+            break
+        optimiser.zero_grad()
+        values["loss"].backward()
+        optimiser.step()
+    assert 1 - values["best_iou"] < 0.05
+
+
+def test_validation_keeps_the_best(config, data, tmp_path):
+    run = trainer(config(validation={"paths": [str(data)], "every": 2, "objects": 3, "clicks": 2,
+                                     "min_area_fraction": 0.05}), tmp_path / "run")
+    assert run.run()
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "best", "curves.png", "last", "log.csv", "segment"
+    }  # fmt: skip
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        ("segment", "2"), ("segment", "4"), ("select", "2"), ("select", "3")
+    ]  # fmt: skip
+    for row in rows:
+        assert 1 <= float(row["validation noc@85"]) <= float(row["validation noc@90"]) <= 2
+        assert float(row["validation best_iou@1"]) >= float(row["validation iou@1"])
+        assert float(row["validation seconds_per_image"]) > 0
+    assert not load_network(tmp_path / "run" / "best").training
+
+
+def test_time_is_kept(config, tmp_path):
+    run = trainer(config(), tmp_path)
+    assert not run.run(max_minutes=0)
+    assert run.step == 1
+    assert read_checkpoint(tmp_path / "last")[1]["step"] == 1
+
+
+def test_a_checkpoint_of_another_network_is_refused(config, tmp_path):
+    trainer(config(), tmp_path).run(max_minutes=0)
+    other = trainer(config(network=LITE), tmp_path)
+    with pytest.raises(CheckpointError, match=r"last: weights do not fit the network"):
+        other.resume()
+    state = json.loads((tmp_path / "last" / "state.json").read_text())
+    (tmp_path / "last" / "state.json").write_text(json.dumps({**state, "stage": "third"}))
+    with pytest.raises(CheckpointError, match=r"state\.json: no stage 'third'"):
+        trainer(config(), tmp_path).resume()
+
+
+def test_a_run_can_start_from_a_checkpoint(config, tmp_path):
+    trainer(config(), tmp_path / "first").run()
+    second = trainer(config(initial_weights=str(tmp_path / "first" / "last")), tmp_path / "second")
+    wanted = load_network(tmp_path / "first" / "last").state_dict()
+    for name, value in second.network.state_dict().items():
+        assert torch.equal(value, wanted[name]), name

@@ -1,0 +1,163 @@
+"""The adapter of a session: learns after every click, and lends the engine its weights."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from trtseg.adapt.config import AdaptConfig
+from trtseg.adapt.importance import chosen_config, load_importance
+from trtseg.adapt.latent import AdaptableSegment, corrections_of
+from trtseg.adapt.learn import learn
+from trtseg.adapt.routes import ROUTES, OnnxRoute, Route, TorchRoute
+from trtseg.adapt.weights import AdaptedWeights
+from trtseg.runtime.adapter import Observation
+from trtseg.runtime.engine import Engine, HostMemory
+from trtseg.runtime.segmenter import Segmenter
+
+
+class Learner:
+    """What the sessions of one segmenter share: the model in torch, importance, and engines.
+
+    Args:
+        segmenter: whose `segment` network adapts.
+        config: what adapts, and how; None takes what was chosen for the model (it is kept with
+            the importance), or the paper's.
+        importance: omega by name in the state dict; None reads it from beside the bundle. An
+            empty mapping means none: the weights then drift freely.
+        route: "onnxruntime", "torch", or a route of one's own such as `RefitRoute`; None takes
+            ONNX Runtime for a segmenter on the CPU, else torch.
+        device: where torch learns; by default "cpu", or "cuda" for a segmenter on a GPU.
+
+    Raises:
+        BundleError: the bundle cannot be adapted, or has no importance beside it.
+        ValueError: an unknown route.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        config: AdaptConfig | None = None,
+        *,
+        importance: Mapping[str, Tensor] | None = None,
+        route: str | Route | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.segmenter = segmenter
+        self.config = config or chosen_config(segmenter.bundle)
+        on_host = isinstance(segmenter.engines.memory, HostMemory)
+        if route is None:
+            route = "onnxruntime" if on_host else "torch"
+        if isinstance(route, str) and route not in ROUTES:
+            raise ValueError(f"route: expected one of {', '.join(ROUTES)}, got {route!r}")
+        self.model = AdaptableSegment.from_bundle(
+            segmenter.bundle,
+            self.config,
+            device or ("cpu" if on_host else "cuda"),
+            segmenter.engines.memory,
+        )
+        self.initial = AdaptedWeights(self.model.initial)
+        names = list(self.model.initial)
+        if importance is None:
+            importance = load_importance(segmenter.bundle, names)
+        self.importance = {
+            name: importance[name].to(self.model.device)
+            if importance
+            else self.model.initial[name].new_zeros(())
+            for name in names
+        }
+        self._route = self._make_route(route, names) if isinstance(route, str) else route
+        self._engines: OrderedDict[int, tuple[AdaptedWeights, Engine]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _make_route(self, route: str, names: list[str]) -> Route:
+        segment = self.segmenter.engines.segment
+        if route == "torch":
+            return TorchRoute(self.model, segment)
+        precision = "fp16" if segment.inputs[0].dtype == "float16" else "fp32"
+        return OnnxRoute(self.segmenter.bundle, names, precision)
+
+    def engine(self, weights: AdaptedWeights) -> Engine | None:
+        """An engine with these weights; None where they are the model's own."""
+        if weights.same_values(self.model.initial):
+            return None
+        with self._lock:
+            kept = self._engines.get(id(weights))
+            if kept is not None:
+                self._engines.move_to_end(id(weights))
+                return kept[1]
+        engine = self._route.engine(weights)
+        with self._lock:
+            # the weights are kept too, so that their id stays theirs
+            self._engines[id(weights)] = (weights, engine)
+            while len(self._engines) > self._route.kept:
+                self._engines.popitem(last=False)
+        return engine
+
+
+class ClickAdapter:
+    """`trtseg.runtime.adapter.Adapter`: image adaptation (CA section 3.2) from given weights.
+
+    Args:
+        learner: the model.
+        base: gives the weights with which an object begins.
+        adapts: learn after every click; otherwise the object is answered with `base` throughout.
+    """
+
+    def __init__(
+        self, learner: Learner, base: Callable[[], AdaptedWeights], *, adapts: bool = True
+    ) -> None:
+        self.learner, self._base, self._adapts = learner, base, adapts
+
+    def start(self) -> AdaptedWeights:
+        """See `Adapter`."""
+        return self._base().restarted()
+
+    def adapt(self, weights: AdaptedWeights, observation: Observation) -> AdaptedWeights:
+        """See `Adapter`. The first click corrects nothing and is not learnt from."""
+        if not self._adapts or observation.previous is None:
+            return weights
+        learner = self.learner
+        count = len(observation.positive) + len(observation.negative)
+        shown = shown_clicks(observation, learner.config.image.guidance,
+                             [learner.config.seed, count])
+        return learn(
+            weights,
+            learner.model.example(shown, corrections_of(observation), observation.previous),
+            self._base().values,
+            learner.importance,
+            learner.config.image,
+        )
+
+    def engine(self, weights: AdaptedWeights) -> Engine | None:
+        """See `Adapter`."""
+        return self.learner.engine(weights)
+
+
+def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Observation:
+    """The observation with those clicks that the network is shown; see `Learning.guidance`.
+
+    Args:
+        observation: with all clicks.
+        guidance: "all", "subset" or "earlier".
+        seed: of the random subset.
+    """
+    positive, negative = observation.positive, observation.negative
+    if guidance == "earlier":
+        if observation.newest_positive:
+            positive = positive[:-1]
+        else:
+            negative = negative[:-1]
+    elif guidance == "subset":
+        rng = np.random.default_rng(seed)
+        # as a user would begin: at least one positive click, where there is one
+        count = min(len(positive), max(1, int(rng.integers(0, len(positive) + 1))))
+        positive = positive[np.sort(rng.permutation(len(positive))[:count])]
+        count = int(rng.integers(0, len(negative) + 1))
+        negative = negative[np.sort(rng.permutation(len(negative))[:count])]
+    return replace(observation, positive=positive, negative=negative)

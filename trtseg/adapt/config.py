@@ -1,0 +1,105 @@
+"""How adaptation learns: the hyperparameters of CA section 4, as frozen values."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+GUIDANCE = ("all", "subset", "earlier")
+MODES = ("image", "sequence", "both")
+
+
+@dataclass(frozen=True)
+class Learning:
+    """One kind of adaptation. See CA eq. 4 for the weights of its terms.
+
+    Attributes:
+        steps: gradient steps each time.
+        learning_rate: of Adam; 0 leaves the weights as they are.
+        correction_weight: lambda in [0, 1], of the cross-entropy on the corrected pixels; the
+            cross-entropy to the mask predicted before has 1 - lambda.
+        importance_weight: gamma, of the importance-weighted distance to the initial weights.
+        guidance: which clicks the network is shown while the loss uses all of them: "all", a
+            random "subset", or the "earlier" ones only, without the newest. A network that obeys
+            its guidance maps has no loss, and learns nothing, at a click that it is shown.
+        budget_ms: begin no step that would end later than this; None for no limit.
+    """
+
+    steps: int
+    learning_rate: float
+    correction_weight: float
+    importance_weight: float
+    guidance: str = "all"
+    budget_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps: expected at least 0, got {self.steps}")
+        if self.guidance not in GUIDANCE:
+            raise ValueError(
+                f"guidance: expected one of {', '.join(GUIDANCE)}, got {self.guidance!r}"
+            )
+        if not 0 <= self.correction_weight <= 1:
+            raise ValueError(f"correction_weight: expected 0 to 1, got {self.correction_weight}")
+        for name in ("learning_rate", "importance_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+        if self.budget_ms is not None and not self.budget_ms > 0:
+            raise ValueError(f"budget_ms: expected a positive number, got {self.budget_ms}")
+
+
+# CA: image adaptation, after every click
+PAPER_IMAGE = Learning(
+    steps=10, learning_rate=1e-6, correction_weight=1.0, importance_weight=1.0
+)
+# CA: sequence adaptation, after every image
+PAPER_SEQUENCE = Learning(
+    steps=1,
+    learning_rate=1e-6,
+    correction_weight=0.5,
+    importance_weight=2.0,
+    guidance="subset",
+)
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """What adapts, and how.
+
+    Attributes:
+        image: learning after every click.
+        sequence: learning after every image.
+        layers: how many of f's last 3x3 layers adapt, with the layer behind them; None for all.
+            What lies before is computed once per click.
+        bf16: run the steps in bfloat16, on float32 master weights.
+        seed: of the random subsets of clicks.
+    """
+
+    image: Learning = PAPER_IMAGE
+    sequence: Learning = PAPER_SEQUENCE
+    layers: int | None = None
+    bf16: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layers is not None and self.layers < 0:
+            raise ValueError(f"layers: expected at least 0, got {self.layers}")
+
+
+def config_from_json(text: str) -> AdaptConfig:
+    """A configuration from JSON.
+
+    Raises:
+        ValueError: not JSON, a name is unknown, or a value is not allowed.
+    """
+    try:
+        values = json.loads(text)
+        image, sequence = (
+            Learning(**values.pop(name)) if name in values else default
+            for name, default in (("image", PAPER_IMAGE), ("sequence", PAPER_SEQUENCE))
+        )
+        return AdaptConfig(image=image, sequence=sequence, **values)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"adaptation: {error}") from error

@@ -1,0 +1,170 @@
+"""Adaptation over a sequence of images (CA section 3.3), alone or together with the image's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from trtseg.adapt.adapter import ClickAdapter, Learner, shown_clicks
+from trtseg.adapt.config import MODES
+from trtseg.adapt.latent import corrections_of
+from trtseg.adapt.learn import learn
+from trtseg.adapt.weights import AdaptedWeights, Report
+from trtseg.errors import CheckpointError
+from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
+from trtseg.runtime.adapter import Observation
+from trtseg.runtime.encoded import EncodedImage
+from trtseg.runtime.guidance import grid_points
+from trtseg.runtime.session import Session
+
+_PARTS = ("values", "first", "second")
+
+
+class Sequence:
+    """Images that are segmented one after the other, by a model that learns from each.
+
+    Args:
+        learner: the model.
+        adapt: "image" (every object begins with the model's own weights), "sequence" (one step
+            after every image) or "both".
+        state: a folder in which the state is kept: read now if it is there, and replaced
+            atomically after every image.
+
+    Attributes:
+        images: how many have been learnt from.
+        weights: with which the next image begins.
+
+    Raises:
+        ValueError: an unknown mode.
+        CheckpointError: `state` is damaged or of another model.
+    """
+
+    def __init__(
+        self, learner: Learner, adapt: str = "both", *, state: str | Path | None = None
+    ) -> None:
+        if adapt not in MODES:
+            raise ValueError(f"adapt: expected one of {', '.join(MODES)}, got {adapt!r}")
+        self.learner, self.adapt = learner, adapt
+        self.images = 0
+        self.weights = learner.initial
+        self._state = None if state is None else Path(state)
+        if self._state is not None and self._state.exists():
+            self.load(self._state)
+
+    @property
+    def report(self) -> Report:
+        """What was learnt from the last image."""
+        return self.weights.report
+
+    @contextmanager
+    def image(
+        self, image: np.ndarray | EncodedImage, image_format: str | None = None, **options: Any
+    ) -> Iterator[Session]:
+        """A session on the next image; leaving the block normally is what teaches.
+
+        An exception inside the block, or during the step, leaves the sequence as it was: only
+        that image is lost.
+
+        Args:
+            image: as `Segmenter.encode` takes it, or what it gave.
+            image_format: as there.
+            options: of `Segmenter.session`.
+        """
+        segmenter = self.learner.segmenter
+        encoded = image
+        if not isinstance(encoded, EncodedImage):
+            encoded = segmenter.encode(encoded, image_format)
+        base = self.weights
+        adapter = ClickAdapter(self.learner, lambda: base, adapts=self.adapt != "sequence")
+        session = segmenter.session(encoded, adapt=adapter, **options)
+        yield session
+        self.learn_from(session)
+
+    def learn_from(self, session: Session) -> Report:
+        """One step on what a session ended with; does nothing without a positive click."""
+        if self.adapt == "image" or not any(click.positive for click in session.clicks):
+            return Report()
+        learner = self.learner
+        observation, mask = _final(learner, session)
+        shown = shown_clicks(
+            observation, learner.config.sequence.guidance, [learner.config.seed, self.images]
+        )
+        example = learner.model.example(shown, corrections_of(observation), mask)
+        weights = learn(
+            self.weights,
+            example,
+            learner.initial.values,
+            learner.importance,
+            learner.config.sequence,
+        )
+        images = self.images + 1
+        if self._state is not None:
+            self._write(self._state, weights, images)
+        self.weights, self.images = weights, images
+        return weights.report
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a folder; an interruption leaves the old one or the new one whole."""
+        self._write(Path(path), self.weights, self.images)
+
+    def _write(self, path: Path, weights: AdaptedWeights, images: int) -> None:
+        tensors = {
+            f"{part}.{name}": tensor
+            for part in _PARTS
+            for name, tensor in getattr(weights, part).items()
+        }
+        state = {
+            "network": dict(self.learner.segmenter.bundle.manifest.raw["network"]),
+            "model": self.learner.segmenter.bundle.fingerprint,
+            "images": images,
+            "adam_step": weights.step,
+        }
+        save_checkpoint(path, tensors, state)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a state that was saved.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or of another model or other layers.
+        """
+        tensors, state = read_checkpoint(path)
+        if state.get("model") != self.learner.segmenter.bundle.fingerprint:
+            raise CheckpointError(f"{path}: belongs to another model")
+        parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        for key, tensor in tensors.items():
+            part, _, name = key.partition(".")
+            parts.setdefault(part, {})[name] = tensor.to(self.learner.model.device)
+        initial = self.learner.initial.values
+        if parts["values"].keys() != initial.keys():
+            raise CheckpointError(f"{path}: other layers are adapted there")
+        if any(parts["values"][name].shape != initial[name].shape for name in initial):
+            raise CheckpointError(f"{path}: the weights have other shapes")
+        self.weights = AdaptedWeights(
+            parts["values"], parts["first"], parts["second"], int(state["adam_step"])
+        )
+        self.images = int(state["images"])
+
+
+def _final(learner: Learner, session: Session) -> tuple[Observation, np.ndarray]:
+    """The end of a session over all that was encoded, whatever crop it looked at last."""
+    encoded, prediction = session.encoded, session.prediction
+    grid = encoded.base.shape[1:]
+    y0, x0, y1, x1 = encoded.region
+    inside = prediction.mask[y0:y1, x0:x1]
+    # a cell belongs to the object as far as the mask fills it
+    shrinks = inside.size > grid[0] * grid[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    mask = cv2.resize(inside, (grid[1], grid[0]), interpolation=method).astype(np.float32) / 255
+    observation = Observation(
+        encoded,
+        grid_points(session.clicks, encoded.region, grid, positive=True),
+        grid_points(session.clicks, encoded.region, grid, positive=False),
+        None,
+        selected=prediction.selected,
+    )
+    return observation, mask

@@ -1,0 +1,1 @@
+"""Measuring latency: what a click and an encode cost on this machine, and the floor below."""

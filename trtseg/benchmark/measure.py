@@ -1,0 +1,224 @@
+"""Timing the runtime: stage by stage on the device's clock, and whole on the wall's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from trtseg import ops
+from trtseg.runtime.compose import compose
+from trtseg.runtime.guidance import grid_points
+from trtseg.runtime.image import as_picture, prepare
+from trtseg.runtime.pipeline import SLOPE, ClickBuffers, Pipeline
+from trtseg.runtime.segmenter import Segmenter
+from trtseg.types import Click
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How long something took, in milliseconds."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+    least: float
+    mean: float
+
+    @classmethod
+    def of(cls, times_ms: Iterable[float]) -> Spread:
+        """Percentiles by linear interpolation. Raises ValueError without a time."""
+        values = np.fromiter(times_ms, float)
+        if not len(values):
+            raise ValueError("times_ms: expected at least one")
+        p50, p95, p99 = (float(v) for v in np.percentile(values, (50, 95, 99)))
+        return cls(len(values), p50, p95, p99, float(values.min()), float(values.mean()))
+
+
+def picture_of(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """A smooth random photograph, uint8 [H, W, 3]: what is timed must not depend on the data."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    waves = [
+        np.sin(x / random.uniform(9, 90) + random.uniform(0, 6))
+        + np.cos(y / random.uniform(9, 90) + random.uniform(0, 6))
+        for _ in range(3)
+    ]
+    return (np.stack(waves, -1) * 60 + 128).astype(np.uint8)
+
+
+def clicks_on(size: tuple[int, int], count: int, seed: int = 0) -> list[Click]:
+    """The first click in the middle and positive, the others anywhere and of both kinds."""
+    random = np.random.default_rng(seed)
+    clicks = [Click(size[1] / 2, size[0] / 2)]
+    for index in range(1, count):
+        x, y = random.uniform(0, size[1] - 1), random.uniform(0, size[0] - 1)
+        clicks.append(Click(x, y, index % 2 == 0))
+    return clicks
+
+
+class StageClock:
+    """Times single calls: by CUDA events where the memory is a GPU's, else by the wall."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._memory: Any = pipeline.engines.memory
+        self._cupy = getattr(self._memory, "cupy", None)
+        self.times: dict[str, list[float]] = {}
+
+    def run(self, stage: str, call: Callable[[], Any]) -> Any:
+        """Call, and note what it took in milliseconds."""
+        if self._cupy is None:
+            start = perf_counter()
+            result = call()
+            self._note(stage, (perf_counter() - start) * 1e3)
+            return result
+        events = [self._cupy.cuda.Event() for _ in range(2)]
+        self._memory.synchronize()
+        events[0].record(self._memory.cupy_stream)
+        result = call()
+        events[1].record(self._memory.cupy_stream)
+        events[1].synchronize()
+        self._note(stage, float(self._cupy.cuda.get_elapsed_time(*events)))
+        return result
+
+    def _note(self, stage: str, time_ms: float) -> None:
+        self.times.setdefault(stage, []).append(time_ms)
+
+
+def time_stages(
+    segmenter: Segmenter, image: np.ndarray, *, repeats: int, warmup: int
+) -> dict[str, Spread]:
+    """Every stage of an encode and of a click by itself, nothing overlapping.
+
+    Returns:
+        Spreads of upload (with the resizing on the CPU), encoder, hypercolumn, guidance, f, g,
+        download (the scores) and compose (the mask, and its way back from a GPU); stages that
+        the model does not have are left out.
+    """
+    pipeline = segmenter.pipeline
+    memory, manifest = pipeline.engines.memory, pipeline.manifest
+    picture = as_picture(image)
+    region = (0, 0, *picture.size)
+    size = pipeline.working_size(*picture.size)
+    grid = pipeline.grid(size)
+    encoded = pipeline.encode(picture, region)
+    mean, scale = (np.array(v, np.float32) for v in (manifest.mean, manifest.scale))
+    bias = memory.array(np.asarray(segmenter.bundle.parameters["bias"]))
+    weight = memory.array(np.asarray(segmenter.bundle.parameters["guidance_weight"]))
+    image_weight = None
+    if manifest.image_term:
+        image_weight = memory.array(np.asarray(segmenter.bundle.parameters["image_weight"]))
+    staged = np.empty((1, 3, *size), np.float32)
+    encoder = pipeline.engines.encoder
+    binding = None
+    image_dtype = staged.dtype if encoder is None else encoder.inputs[0].dtype
+    device_image = memory.empty(staged.shape, image_dtype)
+    levels: list[Any] = []
+    if encoder is not None:
+        shapes = encoder.output_shapes({"image": staged.shape})
+        outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in encoder.outputs}
+        levels = [outputs[f"level_{i}"][0] for i in range(manifest.levels)]
+        binding = encoder.bind({"image": device_image, **outputs}, memory.stream)
+    base = memory.empty(encoded.base.shape, encoded.base.dtype)
+    buffers = ClickBuffers(pipeline, size)
+    mask = np.empty(picture.size, np.uint8)
+    clicks = clicks_on(picture.size, 2)
+
+    def upload() -> None:
+        prepare(picture, region, mean, scale, staged)
+        memory.copy(staged, device_image)
+
+    def hypercolumn() -> None:
+        ops.hypercolumn(
+            levels, grid, image=device_image[0] if manifest.image_term else None,
+            image_weight=image_weight, bias=bias, out=base, stream=memory.stream,
+        )  # fmt: skip
+
+    def guide(shift: float) -> None:
+        moved = [Click(click.x + shift, click.y, click.positive) for click in clicks]
+        points = [grid_points(moved, region, grid, positive=kind) for kind in (True, False)]
+        buffers.guidance.update(points, None)
+        ops.add_guidance(
+            encoded.base, buffers.guidance.maps[0], weight, slope=SLOPE, out=buffers.x[0],
+            stream=memory.stream,
+        )  # fmt: skip
+
+    def download() -> int:
+        return 0 if buffers.scores is None else int(memory.host(buffers.scores)[0].argmax())
+
+    def show(best: int) -> None:
+        maps = buffers.outputs["masks"][0]
+        compose(memory, maps[best], region, manifest.threshold, mask)
+
+    clock = StageClock(pipeline)
+    for index in range(warmup + repeats):
+        if index == warmup:
+            clock.times.clear()
+        clock.run("upload", upload)
+        if binding is not None:
+            clock.run("encoder", binding.run)
+        clock.run("hypercolumn", hypercolumn)
+        # Each time other clicks: the same ones would be recognised and skipped.
+        clock.run("guidance", partial(guide, float(index % 5)))
+        clock.run("f", buffers.segment(pipeline.engines.segment).run)
+        if buffers.select is not None:
+            clock.run("g", buffers.select.run)
+        best = clock.run("download", download)
+        clock.run("compose", partial(show, best))
+    return {stage: Spread.of(times) for stage, times in clock.times.items()}
+
+
+def time_whole(
+    segmenter: Segmenter,
+    image: np.ndarray,
+    *,
+    clicks: int,
+    repeats: int,
+    warmup: int,
+    adapt: str | None = None,
+) -> dict[str, Any]:
+    """Encodes and clicks as a program sees them: the time until the mask is there.
+
+    Returns:
+        "first_encode_ms" and "first_click_ms" (nothing warm but the loaded model); spreads
+        "encode" and "click" (all clicks), "click_N" for the Nth, and "adapt" with an adapter.
+    """
+    start = perf_counter()
+    encoded = segmenter.encode(image)
+    first_encode = (perf_counter() - start) * 1e3
+    encode_times, click_times, adapt_times = [], [], []
+    by_number: list[list[float]] = [[] for _ in range(clicks)]
+    first_click = None
+    out = np.empty(image.shape[:2], np.uint8)
+    for index in range(warmup + repeats):
+        start = perf_counter()
+        encoded = segmenter.encode(image)
+        encode_ms = (perf_counter() - start) * 1e3
+        session = segmenter.session(encoded, focus=None, adapt=adapt)
+        for number, click in enumerate(clicks_on(image.shape[:2], clicks, index)):
+            start = perf_counter()
+            prediction = session.add_click(click.x, click.y, click.positive, out=out)
+            click_ms = (perf_counter() - start) * 1e3
+            first_click = first_click or click_ms
+            if index >= warmup:
+                click_times.append(click_ms)
+                by_number[number].append(click_ms)
+                adapt_times.append(prediction.timing.adapt_ms)
+        if index >= warmup:
+            encode_times.append(encode_ms)
+    result: dict[str, Any] = {
+        "first_encode_ms": first_encode,
+        "first_click_ms": first_click,
+        "encode": Spread.of(encode_times),
+        "click": Spread.of(click_times),
+    }
+    for number in sorted({0, clicks // 2, clicks - 1}):
+        result[f"click_{number + 1}"] = Spread.of(by_number[number])
+    if adapt is not None:
+        result["adapt"] = Spread.of(adapt_times)
+    return result

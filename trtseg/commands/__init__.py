@@ -1,0 +1,1 @@
+"""The subcommands of `trtseg` that belong to no other folder: `add_arguments` and `run` each."""

@@ -1,0 +1,80 @@
+"""`trtseg engines`: what is in the engine cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from typing import Any
+
+from trtseg.runtime.cache import CacheEntry, EngineCache, default_directory
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "action",
+        choices=("list", "verify", "prune"),
+        help="list the engines; read and check each one; remove the least recently used",
+    )
+    parser.add_argument(
+        "--cache", metavar="FOLDER", help=f"another folder than {default_directory()}"
+    )
+    parser.add_argument(
+        "--limit-mib", type=float, help="prune to this size (default: 8192; 0 removes all)"
+    )
+    parser.add_argument("--remove", action="store_true", help="verify: remove damaged engines")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print to stdout; 1 when `verify` finds damage that it does not remove."""
+    if args.limit_mib is not None and (args.action != "prune" or args.limit_mib < 0):
+        raise ValueError("--limit-mib: a size of at least 0, with prune")
+    cache = EngineCache(args.cache)
+    if args.action == "prune":
+        removed = cache.prune(args.limit_mib)
+        rows = [{"path": str(path)} for path in removed]
+        return _show(rows, [f"removed {path}" for path in removed], args.json)
+    if args.action == "list":
+        rows = [_row(entry, entry.problem) for entry in cache.entries()]
+        return _show(rows, [_line(row) for row in rows], args.json)
+    rows, damaged = [], 0
+    for entry, problem in cache.verify():
+        row = _row(entry, problem)
+        if problem is not None:
+            row["removed"] = args.remove and cache.remove_entry(entry)
+            damaged += not row["removed"]
+        rows.append(row)
+    _show(rows, [_line(row) for row in rows], args.json)
+    return 1 if damaged else 0
+
+
+def _row(entry: CacheEntry, problem: str | None) -> dict[str, Any]:
+    return {
+        "path": str(entry.path),
+        "size_bytes": entry.size_bytes,
+        "used_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.used_at)),
+        "key": None if entry.key is None else asdict(entry.key),
+        "details": dict(entry.details),
+        "problem": problem,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    size = f"{row['size_bytes'] / 2**20:8.2f} MiB"
+    removed = " (removed)" if row.get("removed") else ""
+    if row["key"] is None:
+        return f"{size}  {row['path']}: {row['problem']}{removed}"
+    key = row["key"]
+    text = (
+        f"{size}  {key['graph']}  {key['precision']}  {key['flavour']} {key['version']}  "
+        f"{key['gpu']} ({key['compute_capability']})  {key['profiles']}  used {row['used_at']}"
+    )
+    return text if row["problem"] is None else f"{text}: {row['problem']}{removed}"
+
+
+def _show(rows: list[dict[str, Any]], lines: list[str], as_json: bool) -> int:
+    print(json.dumps(rows, indent=1) if as_json else "\n".join(lines) or "no engines")
+    return 0

@@ -1,0 +1,30 @@
+"""The options of every command that loads a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from time import perf_counter
+
+from trtseg.runtime.segmenter import BACKENDS, Segmenter
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Declare --model, --backend, --device and --threads."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="lite", help="a name or a bundle's path (default: lite)")
+    group.add_argument("--backend", default="auto", choices=("auto", *BACKENDS))
+    group.add_argument("--device", help="as the backend names it, for example cpu or cuda:0")
+    group.add_argument("--threads", type=int, help="of the CPU (default: one per core)")
+
+
+def load_segmenter(args: argparse.Namespace) -> Segmenter:
+    """The model that the options name; tells stderr what it loads and how long it took."""
+    start = perf_counter()
+    segmenter = Segmenter.load(
+        args.model, backend=args.backend, device=args.device, threads=args.threads
+    )
+    took = perf_counter() - start
+    print(f"{segmenter.bundle.name} on {segmenter.engines.description}: loaded in {took:.2f} s",
+          file=sys.stderr)  # fmt: skip
+    return segmenter

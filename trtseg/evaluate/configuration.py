@@ -1,0 +1,140 @@
+"""What one evaluation is: everything that its numbers depend on, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trtseg.evaluate.clicks import PROTOCOLS
+from trtseg.evaluate.datasets import LAYOUTS, Dataset, open_dataset
+
+ADAPTATIONS = ("none", "image", "sequence", "both")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set as the command line names it: `PATH[:LAYOUT[:SUBSET]]`.
+
+    Attributes:
+        path: folder or COCO JSON.
+        layout: one of `LAYOUTS`; detected when None.
+        subset: the split, where a layout has several.
+    """
+
+    path: str
+    layout: str | None = None
+    subset: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> DataSpec:
+        """Read `PATH[:LAYOUT[:SUBSET]]`; a colon that no layout follows belongs to the path."""
+        parts = text.split(":")
+        for index in (len(parts) - 1, len(parts) - 2):
+            if index >= 1 and parts[index] in LAYOUTS:
+                rest = parts[index + 1 :]
+                return cls(":".join(parts[:index]), parts[index], rest[0] if rest else None)
+        return cls(text)
+
+    def open(self, min_area: float) -> Dataset:
+        """The data set, with objects of at least `min_area` of their image."""
+        return open_dataset(self.path, self.layout, subset=self.subset, min_area=min_area)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """One method on some data sets under one protocol.
+
+    Attributes:
+        model: bundle (name or path) or baseline.
+        data: what to segment.
+        protocol: one of `clicks.PROTOCOLS`.
+        clicks: the simulated user gives up after as many.
+        targets: IoUs to reach, for NoC.
+        seed: of protocols that draw.
+        min_area: objects of a smaller fraction of their image are left out.
+        limit: only so many objects of each data set, evenly spread over it; None takes all.
+        stop_at_target: end an object once the highest target is reached; faster, but IoU@k is
+            then a lower bound.
+        adapt: "image", "sequence" or "both" adapts the weights to the corrections.
+        focus: let the model look closer at small objects, where it can.
+        refine: pass the model's probabilities through a graph cut (Xu et al. 2016).
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    model: str
+    data: tuple[DataSpec, ...]
+    protocol: str = "standard"
+    clicks: int = 20
+    targets: tuple[float, ...] = (0.85, 0.90)
+    seed: int = 0
+    min_area: float = 0.0
+    limit: int | None = None
+    stop_at_target: bool = False
+    adapt: str = "none"
+    focus: bool = True
+    refine: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data: expected at least one data set")
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(
+                f"protocol: expected one of {', '.join(PROTOCOLS)}, got {self.protocol!r}"
+            )
+        if self.clicks < 1:
+            raise ValueError(f"clicks: expected at least 1, got {self.clicks}")
+        if not self.targets or not all(0 < target <= 1 for target in self.targets):
+            raise ValueError(f"target: expected values in (0, 1], got {self.targets}")
+        if not 0 <= self.min_area < 1:
+            raise ValueError(f"min_area: expected a fraction in [0, 1), got {self.min_area}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit: expected at least 1, got {self.limit}")
+        if self.adapt not in ADAPTATIONS:
+            raise ValueError(f"adapt: expected one of {', '.join(ADAPTATIONS)}, got {self.adapt!r}")
+
+    @property
+    def sequential(self) -> bool:
+        """Whether an object's result depends on those before it."""
+        return self.adapt in ("sequence", "both")
+
+    def indices(self, count: int) -> list[int]:
+        """Which of a data set's `count` objects are taken."""
+        if self.limit is None or self.limit >= count:
+            return list(range(count))
+        return [(2 * k + 1) * count // (2 * self.limit) for k in range(self.limit)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "data": [asdict(spec) for spec in self.data],
+                "targets": list(self.targets)}  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EvaluationConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: a name is unknown or a value out of its range.
+        """
+        try:
+            data = tuple(DataSpec(**spec) for spec in values["data"])
+            return cls(**{**values, "data": data, "targets": tuple(values["targets"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"evaluation: {error}") from None
+
+    def open_data(self) -> dict[str, Dataset]:
+        """Data sets by a name that is unique in this evaluation.
+
+        Raises:
+            DatasetError: see `open_dataset`.
+        """
+        opened: dict[str, Dataset] = {}
+        for spec in self.data:
+            dataset = spec.open(self.min_area)
+            name = dataset.name
+            if name in opened:  # two splits, or two folders of one name
+                name = f"{Path(spec.path).resolve().parent.name}_{name}_{len(opened)}"
+            opened[name] = dataset
+        return opened

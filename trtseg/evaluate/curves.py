@@ -1,0 +1,80 @@
+"""Figures: IoU against clicks, and the number of clicks over a sequence of images."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from trtseg.errors import BackendUnavailable
+
+
+def _new_figure(columns: int) -> Any:
+    # the object interface: pyplot would keep state and look for a display
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise BackendUnavailable("curves need matplotlib; pip install trtseg[evaluate]") from None
+    return Figure(figsize=(5.2 * columns, 3.8), layout="constrained")
+
+
+def iou_figure(results: dict[str, dict[str, Any]]) -> Any:
+    """Mean IoU after each click with its interval; dashed, the best candidate's.
+
+    Args:
+        results: one curve each: a summary's `results`, or one data set of several methods.
+    """
+    figure = _new_figure(1)
+    axes = figure.add_subplot()
+    for index, (name, result) in enumerate(results.items()):
+        colour = f"C{index % 10}"
+        clicks = np.arange(1, len(result["iou"]) + 1)
+        axes.plot(clicks, result["iou"], color=colour, label=name, marker=".", markersize=4)
+        low, high = np.array(result["iou_intervals"]).T
+        axes.fill_between(clicks, low, high, color=colour, alpha=0.15, linewidth=0)
+        if "best_iou" in result:
+            axes.plot(clicks, result["best_iou"], color=colour, linestyle="--", linewidth=1)
+    axes.set(xlabel="clicks", ylabel="mean IoU", ylim=(None, 1.0))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def error_figure(results: dict[str, dict[str, Any]]) -> Any:
+    """Mean Jaccard error (1 - IoU) after each click, on a logarithmic axis."""
+    figure = _new_figure(1)
+    axes = figure.add_subplot()
+    for name, result in results.items():
+        error = np.maximum(1 - np.array(result["iou"]), 1e-4)
+        axes.plot(np.arange(1, len(error) + 1), error, label=name, marker=".", markersize=4)
+    axes.set(xlabel="clicks", ylabel="mean Jaccard error", yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def sequence_figure(results: dict[str, dict[str, Any]], target: float) -> Any:
+    """NoC of the first n objects, over n: how a method that learns gets better on the way."""
+    figure = _new_figure(1)
+    axes = figure.add_subplot()
+    for name, result in results.items():
+        running = result["noc_running"][f"{target:g}"]
+        axes.plot(np.arange(1, len(running) + 1), running, label=name)
+    axes.set(xlabel="objects", ylabel=f"NoC@{target * 100:g} so far")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def render(figure: Any, kind: str) -> bytes:
+    """A figure as "png" or "svg"; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    stream = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with rc_context({"svg.hashsalt": "trtseg"}):
+        figure.savefig(stream, format=kind, dpi=110, metadata=metadata)
+    return stream.getvalue()

@@ -1,0 +1,9 @@
+"""Readers of labelled images: plain folders, GrabCut, Berkeley, DAVIS, SBD, VOC and COCO.
+
+`open_dataset` is the one entry point; every layout yields the same `Dataset`.
+"""
+
+from trtseg.evaluate.datasets.dataset import Dataset, LabelledImage, Sample
+from trtseg.evaluate.datasets.layouts import LAYOUTS, detect_layout, open_dataset
+
+__all__ = ["LAYOUTS", "Dataset", "LabelledImage", "Sample", "detect_layout", "open_dataset"]

@@ -1,0 +1,126 @@
+"""COCO: an `instances_*.json` and a folder of images (Lin et al. 2014), by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtseg.errors import BackendUnavailable, DatasetError
+from trtseg.evaluate.datasets.dataset import MAX_OBJECTS, VOID, LabelledImage
+
+
+class CocoImage(LabelledImage):
+    """Label k is the k-th annotation by ascending id; crowds are void.
+
+    Objects may overlap: `read_mask` gives each whole; in the label map the smaller is on top.
+    """
+
+    def __init__(self, name: str, path: Path, index: Any, record: dict, annotation: Path) -> None:
+        super().__init__(name, path)
+        self._index = index
+        self._record = record
+        self._annotation = annotation
+
+    @property
+    def annotation(self) -> Path:
+        return self._annotation
+
+    def _annotations(self) -> tuple[dict[int, dict], list[dict]]:
+        """Objects by label, and crowds."""
+        records = self._index.loadAnns(self._index.getAnnIds(imgIds=[self._record["id"]]))
+        records = sorted(records, key=lambda record: record["id"])
+        objects = [record for record in records if not record.get("iscrowd", 0)]
+        if len(objects) > MAX_OBJECTS:
+            raise DatasetError(
+                f"{self._annotation}: image {self.name} has {len(objects)} objects, "
+                f"at most {MAX_OBJECTS} can be read"
+            )
+        crowds = [record for record in records if record.get("iscrowd", 0)]
+        return dict(enumerate(objects, start=1)), crowds
+
+    def _rasterise(self, record: dict) -> np.ndarray:
+        try:
+            with warnings.catch_warnings():  # its C code predates NumPy 2's copy keyword
+                warnings.simplefilter("ignore", DeprecationWarning)
+                mask = self._index.annToMask(record).astype(bool)
+        except Exception as error:  # pycocotools' C code raises nearly anything on bad input
+            raise DatasetError(
+                f"{self._annotation}: annotation {record.get('id')} of image {self.name} "
+                f"has no valid segmentation ({type(error).__name__}: {error})"
+            ) from None
+        return mask
+
+    def _void(self, crowds: list[dict]) -> np.ndarray:
+        void = np.zeros((self._record["height"], self._record["width"]), bool)
+        for record in crowds:
+            void |= self._rasterise(record)
+        return void
+
+    def read_labels(self) -> np.ndarray:
+        objects, crowds = self._annotations()
+        labels = np.zeros((self._record["height"], self._record["width"]), np.uint8)
+        labels[self._void(crowds)] = VOID
+        masks = {label: self._rasterise(record) for label, record in objects.items()}
+        for label in sorted(masks, key=lambda label: -int(masks[label].sum())):
+            labels[masks[label]] = label
+        return labels
+
+    def read_mask(self, label: int) -> np.ndarray:
+        objects, crowds = self._annotations()
+        if label not in objects:
+            raise DatasetError(f"{self._annotation}: image {self.name} has no object {label}")
+        mask = np.zeros((self._record["height"], self._record["width"]), np.uint8)
+        mask[self._void(crowds)] = VOID
+        mask[self._rasterise(objects[label])] = 1
+        return mask
+
+    def object_areas(self) -> dict[int, float]:
+        objects, _ = self._annotations()
+        total = self._record["height"] * self._record["width"]
+        areas = {label: float(self._rasterise(record).sum()) for label, record in objects.items()}
+        return {label: area / total for label, area in areas.items() if area > 0}
+
+
+def find_coco(annotation: Path, images: Path) -> list[LabelledImage]:
+    """All images of an annotation file, by ascending file name.
+
+    Raises:
+        DatasetError: the JSON is missing, damaged or not COCO's, or an image is missing.
+        BackendUnavailable: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+    except ImportError:
+        raise BackendUnavailable(
+            "COCO data needs pycocotools; pip install trtseg[evaluate]"
+        ) from None
+    if not annotation.is_file():
+        raise DatasetError(f"{annotation}: no such file")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
+            index = COCO(str(annotation))
+            records = index.loadImgs(index.getImgIds())
+            records = sorted(records, key=lambda record: record["file_name"])
+            files = [
+                (record["file_name"], int(record["height"]), int(record["width"]))
+                for record in records
+            ]
+    except Exception as error:  # of the many ways in which a foreign JSON can fail
+        raise DatasetError(
+            f"{annotation}: not a COCO annotation file ({type(error).__name__}: {error})"
+        ) from None
+    if not files:
+        raise DatasetError(f"{annotation}: lists no image")
+    found: list[LabelledImage] = []
+    for (file_name, _, _), record in zip(files, records, strict=True):
+        path = images / file_name
+        if not path.is_file():
+            raise DatasetError(f"{path}: no such file, listed in {annotation}")
+        name = Path(file_name).with_suffix("").as_posix()
+        found.append(CocoImage(name, path, index, record, annotation))
+    return found

@@ -1,0 +1,125 @@
+"""One object, one simulated user, one session: click, look at the mask, click again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from trtseg.evaluate.clicks import Clicker
+from trtseg.evaluate.datasets.dataset import Sample
+from trtseg.evaluate.metrics import iou
+from trtseg.types import Click
+
+
+class SessionLike(Protocol):
+    """What the evaluation asks of a method: nothing but to answer clicks.
+
+    The prediction has `.mask`, uint8 0/255 [H, W] of the image's size, and may have `.candidates`:
+    uint8 or bool masks [M, H, W] of the image's size, or float probabilities [M, h, w] over the
+    whole image at any resolution.
+    """
+
+    def add_click(self, x: float, y: float, positive: bool = True) -> Any: ...
+
+
+@dataclass
+class ObjectRun:
+    """What happened on one object.
+
+    Lists have one entry per click; `ious` and `best_ious` are continued with their last value
+    when the user finds nothing more to correct, the others are not.
+
+    Attributes:
+        ious: IoU of the returned mask.
+        best_ious: IoU of the best candidate; empty for a method that offers one mask only.
+        clicks: as the session got them.
+        click_ms: wall time of each `add_click`, and of nothing else.
+        masks: bool [H, W] after each click, if they were asked for.
+    """
+
+    ious: list[float] = field(default_factory=list)
+    best_ious: list[float] = field(default_factory=list)
+    clicks: list[Click] = field(default_factory=list)
+    click_ms: list[float] = field(default_factory=list)
+    masks: list[np.ndarray] = field(default_factory=list)
+
+
+def run_object(
+    session: SessionLike, sample: Sample, clicker: Clicker, max_clicks: int = 20
+) -> np.ndarray:
+    """IoU after 1..max_clicks clicks, float64 [max_clicks]; see `record_object`."""
+    return np.array(record_object(session, sample, clicker, max_clicks).ious)
+
+
+def record_object(
+    session: SessionLike,
+    sample: Sample,
+    clicker: Clicker,
+    max_clicks: int = 20,
+    *,
+    stop_at: float | None = None,
+    keep_masks: bool = False,
+) -> ObjectRun:
+    """Let a simulated user segment one object.
+
+    Args:
+        session: fresh, for the sample's image.
+        sample: the object.
+        clicker: fresh, for the sample's mask.
+        max_clicks: the user gives up after as many.
+        stop_at: end once this IoU is reached and continue the list with it. NoC of targets up to
+            `stop_at` is unchanged; IoU@k is not, so leave it None to report that.
+        keep_masks: keep the mask after each click, for pictures.
+
+    Raises:
+        ValueError: max_clicks < 1, or a mask that is not of the image's size.
+    """
+    if max_clicks < 1:
+        raise ValueError(f"max_clicks: expected at least 1, got {max_clicks}")
+    run = ObjectRun()
+    predicted: np.ndarray | None = None
+    while len(run.clicks) < max_clicks:
+        click = clicker.next_click(predicted)
+        if click is None:
+            break
+        start = time.perf_counter()
+        prediction = session.add_click(click.x, click.y, click.positive)
+        run.click_ms.append((time.perf_counter() - start) * 1000)
+        predicted = np.array(prediction.mask, copy=True) > 0
+        run.clicks.append(click)
+        run.ious.append(iou(predicted, sample.mask))
+        best = best_candidate_iou(prediction, sample.mask)
+        if best is not None:
+            run.best_ious.append(max(best, run.ious[-1]))
+        if keep_masks:
+            run.masks.append(predicted)
+        if stop_at is not None and run.ious[-1] >= stop_at:
+            break
+    # nothing to click on at all: the empty mask is right
+    last = run.ious[-1] if run.ious else 1.0
+    run.ious += [last] * (max_clicks - len(run.ious))
+    if run.best_ious:
+        run.best_ious += [run.best_ious[-1]] * (max_clicks - len(run.best_ious))
+    return run
+
+
+def best_candidate_iou(prediction: Any, mask: np.ndarray) -> float | None:
+    """IoU of the best of the prediction's candidates; None where it has fewer than two."""
+    candidates = getattr(prediction, "candidates", None)
+    if candidates is None or len(candidates) < 2:
+        return None
+    height, width = mask.shape
+    best = 0.0
+    for candidate in candidates:
+        predicted = np.asarray(candidate)
+        if predicted.dtype.kind == "f":
+            predicted = predicted.astype(np.float32)
+            if predicted.shape != mask.shape:
+                predicted = cv2.resize(predicted, (width, height), interpolation=cv2.INTER_LINEAR)
+            predicted = predicted >= 0.5
+        best = max(best, iou(predicted, mask))
+    return best

@@ -1,0 +1,390 @@
+"""Studies: the tables and figures of the papers as configurations that one command runs.
+
+A study is a JSON file (see `studies/`): methods x data sets under one protocol. `run_study` fills
+what is missing in a work directory, one run directory per method and data set, and condenses it to
+one results file, from which `results_page` renders the documentation. A study can be stopped and
+continued at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from trtseg.errors import BundleError, DatasetError
+from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
+from trtseg.evaluate.datasets import open_dataset
+from trtseg.evaluate.methods import BASELINES, Method, load_method
+from trtseg.evaluate.records import RunDirectory, read_json, write_json
+from trtseg.evaluate.runner import evaluate, make_header
+from trtseg.evaluate.summary import summarise
+
+VGA = (480, 640)
+
+
+@dataclass(frozen=True)
+class StudyMethod:
+    """One row.
+
+    Attributes:
+        label: as shown.
+        model: baseline, model in the package, or bundle below the folder of models.
+        group: "ours", "classical", "learned" or "ablation".
+        adapt, focus, refine: see `EvaluationConfig`.
+        protocol: in place of the study's.
+        training: how the model is trained, as changes to the study's: dotted names to values.
+        note: what a reader must know about the row.
+    """
+
+    label: str
+    model: str
+    group: str = "ours"
+    adapt: str = "none"
+    focus: bool = True
+    refine: bool = False
+    protocol: str | None = None
+    training: dict[str, Any] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """One data set.
+
+    Attributes:
+        name: the key of results and of published numbers.
+        label: as shown.
+        path: below the folder of data.
+        layout, subset: see `open_dataset`.
+        min_area, limit: see `EvaluationConfig`.
+        note: for instance how it differs from the set that papers use under this name.
+    """
+
+    name: str
+    label: str
+    path: str
+    layout: str | None = None
+    subset: str | None = None
+    min_area: float = 0.0
+    limit: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The content of a study's file.
+
+    Attributes:
+        name: of the file, without suffix.
+        title: heading.
+        text: paragraphs above the table: what the papers did, and what differs here.
+        methods: rows.
+        data: columns.
+        protocol, clicks, targets, seed: see `EvaluationConfig`.
+        stop_at_target: do not click on after the highest target; IoU@k is then not reported.
+        published: keys of rows in `published.json` to show.
+        time_at_vga: measure an encode and a click at 640 x 480.
+        training: "base" is a training configuration, beside the study's file; the other entries
+            change it for all methods that are trained for this study.
+    """
+
+    name: str
+    title: str
+    text: tuple[str, ...]
+    methods: tuple[StudyMethod, ...]
+    data: tuple[StudyData, ...]
+    protocol: str = "standard"
+    clicks: int = 20
+    targets: tuple[float, ...] = (0.85, 0.90)
+    seed: int = 0
+    stop_at_target: bool = False
+    published: tuple[str, ...] = field(default=())
+    time_at_vga: bool = False
+    training: dict[str, Any] | None = None
+
+    def config(self, method: StudyMethod, data: StudyData, paths: Paths) -> EvaluationConfig:
+        """The evaluation of one cell."""
+        return EvaluationConfig(
+            model=paths.model(method.model),
+            data=(DataSpec(str(paths.data / data.path), data.layout, data.subset),),
+            protocol=method.protocol or self.protocol,
+            clicks=self.clicks,
+            targets=self.targets,
+            seed=self.seed,
+            min_area=data.min_area,
+            limit=data.limit,
+            stop_at_target=self.stop_at_target,
+            adapt=method.adapt,
+            focus=method.focus,
+            refine=method.refine,
+        )
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a study finds and leaves things.
+
+    Attributes:
+        data: folder of the data sets.
+        models: folder of the bundles that are not in the package.
+        work: run directories.
+    """
+
+    data: Path
+    models: Path | None
+    work: Path
+
+    def model(self, name: str) -> str:
+        """A model's name or path."""
+        if name in BASELINES or self.models is None:
+            return name
+        for path in (self.models / name, self.models / f"{name}.trtseg"):
+            if path.exists():
+                return str(path)
+        return name
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file.
+
+    Raises:
+        DatasetError: missing, or not JSON.
+        ValueError: an unknown or missing entry; the message names the file.
+    """
+    content = read_json(path)
+    try:
+        methods = tuple(StudyMethod(**entry) for entry in content.pop("methods"))
+        data = tuple(StudyData(**entry) for entry in content.pop("data"))
+        listed = [key for key in ("text", "targets", "published") if key in content]
+        lists: dict[str, Any] = {key: tuple(content.pop(key)) for key in listed}
+        study = Study(name=path.stem, methods=methods, data=data, **lists, **content)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a study ({error})") from None
+    for kind, names in (
+        ("method", [method.label for method in methods]),
+        ("data set", [entry.name for entry in data]),
+    ):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"{path}: {kind} {sorted(twice)[0]!r} appears twice")
+    return study
+
+
+def training_configs(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
+    """Training configurations of the study's own models, by model; paths in them are absolute.
+
+    Args:
+        study: what to train for.
+        folder: of the study's file.
+
+    Raises:
+        DatasetError: the base configuration is missing.
+        ValueError: a method is to be trained, but the study has no base.
+    """
+    configs = {}
+    for method in study.methods:
+        if method.training is None:
+            continue
+        if not study.training or "base" not in study.training:
+            raise ValueError(f"{study.name}: {method.label} has training, the study no base")
+        base = (folder / study.training["base"]).resolve()
+        config = read_json(base)
+        common = {key: value for key, value in study.training.items() if key != "base"}
+        for key, value in {**common, **method.training}.items():
+            _set(config, key.split("."), value)
+        _make_absolute(config, base.parent)
+        configs[method.model] = config
+    return configs
+
+
+def _set(config: dict[str, Any], names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        config = config.setdefault(name, {})
+    config[names[-1]] = value
+
+
+def _make_absolute(config: dict[str, Any], folder: Path) -> None:
+    sources = config["data"] if isinstance(config["data"], list) else [config["data"]]
+    for source in sources:
+        source["path"] = str((folder / source["path"]).resolve())
+    validation = config.get("validation", {})
+    if "paths" in validation:
+        validation["paths"] = [str((folder / path).resolve()) for path in validation["paths"]]
+    weights = config.get("initial_weights")
+    if weights and "://" not in weights:
+        config["initial_weights"] = str((folder / weights).resolve())
+
+
+def slug(label: str) -> str:
+    """A label as a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+
+
+def run_study(
+    study: Study,
+    paths: Paths,
+    *,
+    only: Sequence[str] = (),
+    workers: int = 1,
+    threads: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fill what is missing, and return the study's results as plain values.
+
+    A method whose model is not there, and a data set that is not there, leave a reason in place
+    of numbers. Cells that exist in the work directory are read, not run.
+
+    Args:
+        study: what to run.
+        paths: where.
+        only: labels of methods or names of data sets to run now; other cells are only read.
+        workers, threads, progress: see `runner.evaluate`.
+
+    Raises:
+        DatasetError: a file of a data set is bad.
+        ValueError: a cell of the work directory belongs to another model or configuration.
+    """
+    rows = []
+    for method in study.methods:
+        row: dict[str, Any] = {"label": method.label, "group": method.group, "note": method.note}
+        row.update(cells={}, missing={})
+        loaded: Method | None = None
+        for data in study.data:
+            run = RunDirectory(paths.work / study.name / slug(method.label) / data.name)
+            wanted = not only or method.label in only or data.name in only
+            try:
+                if wanted:
+                    loaded = _fill(study, method, data, paths, run, loaded,
+                                   workers, threads, progress)  # fmt: skip
+                row["cells"][data.name] = condense(run, study)
+            except BundleError as error:
+                row["missing"][data.name] = f"missing: {_subject(error)}"
+            except DatasetError:
+                if (paths.data / data.path).exists() and run.header_path.exists():
+                    raise
+                row["missing"][data.name] = "not run"
+        if study.time_at_vga:
+            row["vga"] = _time_once(study, method, paths, loaded)
+        rows.append(row)
+    return {
+        "study": study.name,
+        "title": study.title,
+        "text": list(study.text),
+        "protocol": study.protocol,
+        "clicks": study.clicks,
+        "targets": list(study.targets),
+        "stop_at_target": study.stop_at_target,
+        "published": list(study.published),
+        "data": [
+            {"name": data.name, "label": data.label, "note": data.note} for data in study.data
+        ],
+        "rows": rows,
+    }
+
+
+def _subject(error: Exception) -> str:
+    # messages begin with the path; those of this machine do not belong into a page
+    return Path(str(error).partition(":")[0]).name
+
+
+def _fill(
+    study: Study,
+    method: StudyMethod,
+    data: StudyData,
+    paths: Paths,
+    run: RunDirectory,
+    loaded: Method | None,
+    workers: int,
+    threads: int | None,
+    progress: bool,
+) -> Method:
+    config = study.config(method, data, paths)
+    datasets = config.open_data()
+    if loaded is None or config.sequential:
+        loaded = load_method(
+            config.model,
+            threads=threads,
+            adapt=config.adapt,
+            focus=config.focus,
+            refine=config.refine,
+        )
+    run.start(make_header(config, loaded, datasets))
+    count = 1 if config.sequential else workers
+    evaluate(config, run, method=loaded, workers=count, threads=threads, progress=progress)
+    return loaded
+
+
+def condense(run: RunDirectory, study: Study) -> dict[str, Any]:
+    """The numbers of one cell that pages and figures show.
+
+    Raises:
+        DatasetError: the run has no result yet.
+    """
+    summary = summarise(run)
+    if not summary["results"]:
+        raise DatasetError(f"{run.path}: no result yet")
+    result = next(iter(summary["results"].values()))
+    keys = ["objects", "expected", "noc", "failures", "failures_at_limit", "click_ms",
+            "encode_ms", "seconds_per_click"]  # fmt: skip
+    if not study.stop_at_target:
+        keys += ["iou", "iou_intervals", "best_iou"]
+    kept = {key: result[key] for key in keys if key in result}
+    method = {key: summary["method"][key] for key in ("kind", "name", "fingerprint", "parameters")
+              if key in summary["method"]}  # fmt: skip
+    return {**kept, "method": method, "machine": summary["machine"]}
+
+
+def _time_once(
+    study: Study, method: StudyMethod, paths: Paths, loaded: Method | None
+) -> dict[str, float] | None:
+    """Time at VGA, measured once and kept beside the runs."""
+    file = paths.work / study.name / slug(method.label) / "vga.json"
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    if loaded is None:
+        return None
+    found = time_at_vga(loaded, _vga_image(study, paths))
+    write_json(file, found)
+    return found
+
+
+def _vga_image(study: Study, paths: Paths) -> np.ndarray:
+    data = study.data[0]
+    dataset = open_dataset(paths.data / data.path, data.layout, subset=data.subset)
+    image = dataset.images[0].read_image()
+    return cv2.resize(image, VGA[::-1], interpolation=cv2.INTER_AREA)
+
+
+def time_at_vga(method: Method, image: np.ndarray, repeats: int = 3) -> dict[str, float]:
+    """Milliseconds of one encode and of one click, medians.
+
+    Args:
+        method: what to time.
+        image: uint8 RGB [480, 640, 3].
+        repeats: encodes, each with five clicks; the first of either kind is not counted.
+    """
+    height, width = image.shape[:2]
+    places = ((0.5, 0.5, True), (0.1, 0.1, False), (0.6, 0.4, True),
+              (0.9, 0.5, False), (0.4, 0.6, True))  # fmt: skip
+    encodes, clicks = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        encoded = method.encode(image)
+        encodes.append((time.perf_counter() - start) * 1000)
+        with method.session(encoded) as session:
+            for x, y, positive in places:
+                start = time.perf_counter()
+                session.add_click(x * width, y * height, positive)
+                clicks.append((time.perf_counter() - start) * 1000)
+    return {
+        "encode_ms": round(float(np.median(encodes[1:])), 2),
+        "click_ms": round(float(np.median(clicks[1:])), 2),
+    }

@@ -1,0 +1,236 @@
+"""The networks of a bundle on torch: the pipeline on any GPU that torch knows, without TensorRT.
+
+For measuring and for checking; an editor uses ONNX Runtime or TensorRT.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.nn.network import LatentDiversity
+from trtseg.runtime.cuda_memory import CudaMemory, load_cupy
+from trtseg.runtime.engine import Engines, HostMemory, Memory, TensorSpec
+
+Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
+# Runs before a binding is recorded: cuDNN chooses its kernels in the first ones.
+_RUNS_BEFORE_CAPTURE = 3
+
+
+def load(
+    network: LatentDiversity,
+    *,
+    device: str = "cuda",
+    half: bool = True,
+    channels_last: bool = True,
+    cuda_graphs: bool = True,
+) -> Engines:
+    """A network as the engines of its bundle.
+
+    Args:
+        network: left as it is; a copy runs.
+        device: "cpu", "cuda" or "cuda:1".
+        half: FP16 weights and buffers; on a CPU that is some 150 times slower.
+        channels_last: the memory layout inside the networks.
+        cuda_graphs: replay each binding as one CUDA graph.
+
+    Raises:
+        BackendUnavailable: torch or CuPy finds no GPU.
+    """
+    place = torch.device(device)
+    memory: Memory
+    if place.type == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendUnavailable("torch finds no GPU")
+        memory = CudaMemory(load_cupy(), place.index or 0)
+    else:
+        memory = HostMemory()
+    dtype = torch.float16 if half else torch.float32
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = copy.deepcopy(network).eval().to(place, dtype)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    config = network.config
+    element = np.dtype(np.float16 if half else np.float32)
+    selects = network.select is not None
+    features = selects and "features" in config.select_inputs
+    channels = {
+        "guidance": config.guidance_channels,
+        "masks": config.candidates,
+        "image": 3,
+        "features": config.width,
+    }
+
+    def spec(name: str, count: int) -> TensorSpec:
+        return TensorSpec(name, element, (1, count, None, None))
+
+    def engine(
+        role: str, run: Function, inputs: list[TensorSpec], outputs: list[TensorSpec]
+    ) -> TorchEngine:
+        return TorchEngine(
+            f"{role} (torch)", run, tuple(inputs), tuple(outputs), place, layout,
+            cuda_graphs=cuda_graphs and place.type == "cuda",
+        )  # fmt: skip
+
+    encoder = select = None
+    if network.encoder is not None:
+        levels = [spec(f"level_{i}", config.width) for i in range(len(network.encoder.projections))]
+        body = network.encoder
+        encoder = engine(
+            "encoder", lambda given: tuple(body(given["image"])), [spec("image", 3)], levels
+        )
+
+    def run_segment(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        masks, hidden = network.segment(given["x"])
+        return (masks, hidden) if features else (masks,)
+
+    names = ("masks", "features") if features else ("masks",)
+    segment = engine(
+        "segment", run_segment, [spec("x", config.width)], [spec(n, channels[n]) for n in names]
+    )
+    if selects:
+        chooser = network.select
+
+        def run_select(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+            assert chooser is not None
+            return (chooser(torch.cat([given[n] for n in config.select_inputs], dim=1)),)
+
+        select = engine(
+            "select",
+            run_select,
+            [spec(n, channels[n]) for n in config.select_inputs],
+            [TensorSpec("scores", element, (1, config.candidates))],
+        )
+    version = torch.__version__.partition("+")[0]
+    return Engines(
+        description=f"torch {version} on {_name(place)}, {'fp16' if half else 'fp32'}"
+        f"{', channels last' if channels_last else ''}{', CUDA graphs' if cuda_graphs else ''}",
+        memory=memory,
+        encoder=encoder,
+        segment=segment,
+        select=select,
+    )
+
+
+class TorchEngine:
+    """One network; see `Engine`."""
+
+    def __init__(
+        self,
+        name: str,
+        function: Function,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        device: torch.device,
+        layout: torch.memory_format,
+        *,
+        cuda_graphs: bool,
+    ) -> None:
+        self.name, self.inputs, self.outputs = name, inputs, outputs
+        self.device, self.layout, self.cuda_graphs = device, layout, cuda_graphs
+        # cuDNN's workspace, torch's allocator and a capture belong to one thread at a time.
+        self.lock = threading.RLock()
+        self._function = function
+        self._shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
+
+    def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """See `Engine`; runs the network once on zeros for a size it has not seen."""
+        key = tuple(sorted(shapes.items()))
+        with self.lock:
+            if key not in self._shapes:
+                dtype = torch.float16 if self.inputs[0].dtype == np.float16 else torch.float32
+                zeros = {
+                    name: torch.zeros(shape, device=self.device, dtype=dtype)
+                    for name, shape in shapes.items()
+                }
+                results = self.compute(zeros)
+                self._shapes[key] = {
+                    spec.name: tuple(result.shape)
+                    for spec, result in zip(self.outputs, results, strict=True)
+                }
+            return dict(self._shapes[key])
+
+    def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> TorchBinding:
+        """See `Engine`."""
+        for spec in (*self.inputs, *self.outputs):
+            array = buffers.get(spec.name)
+            if array is None:
+                raise EngineError(f"{self.name}: no buffer for {spec.name!r}")
+            fits = len(array.shape) == len(spec.shape) and all(
+                expected in (None, actual)
+                for expected, actual in zip(spec.shape, array.shape, strict=True)
+            )
+            if not fits or array.dtype != spec.dtype:
+                raise EngineError(
+                    f"{self.name}: {spec.name}: expected {spec.dtype} {list(spec.shape)}, "
+                    f"got {array.dtype} {list(array.shape)}"
+                )
+        return TorchBinding(self, buffers, stream)
+
+    def compute(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Run on tensors."""
+        with torch.inference_mode():
+            return self._function(
+                {name: value.contiguous(memory_format=self.layout) for name, value in given.items()}
+            )
+
+
+class TorchBinding:
+    """See `Binding`; copies between the caller's buffers and torch's are part of a run."""
+
+    def __init__(self, engine: TorchEngine, buffers: Mapping[str, Any], stream: int) -> None:
+        self._engine, self._stream = engine, stream
+        self._keep = dict(buffers)
+        tensors = {name: _as_tensor(array) for name, array in buffers.items()}
+        self._inputs = {spec.name: tensors[spec.name] for spec in engine.inputs}
+        self._outputs = [tensors[spec.name] for spec in engine.outputs]
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._runs = 0
+
+    def run(self) -> None:
+        """See `Binding`."""
+        with self._engine.lock, self._on_stream():
+            try:
+                if self._engine.cuda_graphs and self._runs == _RUNS_BEFORE_CAPTURE:
+                    self._capture()
+                if self._graph is not None:
+                    self._graph.replay()
+                else:
+                    self._step()
+            except RuntimeError as error:  # torch.cuda.OutOfMemoryError among them
+                first = str(error).partition("\n")[0]
+                raise EngineError(f"{self._engine.name}: {first}") from error
+            self._runs += 1
+
+    def _step(self) -> None:
+        for out, result in zip(self._outputs, self._engine.compute(self._inputs), strict=True):
+            out.copy_(result)
+
+    def _capture(self) -> None:
+        torch.cuda.synchronize(self._engine.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._step()
+        self._graph = graph
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        if self._engine.device.type != "cuda":
+            return nullcontext()
+        return torch.cuda.stream(torch.cuda.ExternalStream(self._stream, self._engine.device))
+
+
+def _as_tensor(array: Any) -> Tensor:
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

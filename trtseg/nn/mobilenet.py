@@ -1,0 +1,123 @@
+"""MobileNetV2 as a feature pyramid: taps at strides 2, 4, 8, 16 and 32 (the lite encoder)."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trtseg.errors import CheckpointError
+
+# expansion, output channels, repetitions, first stride (Sandler et al. 2018, table 2)
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+TAP_STAGES = (0, 1, 2, 4, 6)
+TAP_CHANNELS = (16, 24, 32, 96, 320)
+TAP_STRIDES = (2, 4, 8, 16, 32)
+# RGB in 0..255 to [-1, 1], as the ImageNet weights were trained
+MEAN = (127.5, 127.5, 127.5)
+SCALE = (1 / 127.5, 1 / 127.5, 1 / 127.5)
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise 3x3, project 1x1; batch normalisation is folded into the weights."""
+
+    def __init__(self, channels_in: int, channels_out: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        hidden = channels_in * expansion
+        self.expand = nn.Conv2d(channels_in, hidden, 1) if expansion != 1 else None
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden)
+        self.project = nn.Conv2d(hidden, channels_out, 1)
+        self.residual = stride == 1 and channels_in == channels_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class MobileNetV2(nn.Module):
+    """The five taps of MobileNetV2 1.0; input [B, 3, h, w] in [-1, 1]."""
+
+    tap_channels = TAP_CHANNELS
+    tap_strides = TAP_STRIDES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2, padding=1)
+        stages = []
+        channels = 32
+        for expansion, width, repetitions, stride in STAGES:
+            blocks = []
+            for index in range(repetitions):
+                blocks.append(
+                    InvertedResidual(channels, width, expansion, stride if index == 0 else 1)
+                )
+                channels = width
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = F.relu6(self.stem(image))
+        taps = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if index in TAP_STAGES:
+                taps.append(x)
+        return taps
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        """All convolutions in the order of the computation."""
+        return [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+
+    def load_imagenet(self, path: str | Path) -> None:
+        """Load folded ImageNet weights: an npz of `NN_conv|NN_dw.weight|bias`, and beside it
+        `NAME.layers.json` that lists the layers in order.
+
+        TensorFlow's SAME padding puts the extra pixel of a stride-2 layer at the bottom and
+        right; here it is at the top and left. That only moves the sampling phase: the features
+        are those of the image shifted by less than a cell, and training adapts to it.
+
+        Raises:
+            CheckpointError: a file is missing, or a layer has another shape.
+        """
+        path = Path(path)
+        try:
+            arrays = dict(np.load(io.BytesIO(path.read_bytes())))
+            names = [
+                layer["name"]
+                for layer in json.loads(path.with_name(f"{path.stem}.layers.json").read_text())
+            ]
+        except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
+            raise CheckpointError(f"{path}: cannot read ImageNet weights: {error}") from error
+        # the files go on with the classifier, which is not used
+        convolutions = self.convolutions()
+        if len(names) < len(convolutions):
+            raise CheckpointError(
+                f"{path}: expected {len(convolutions)} layers or more, got {len(names)}"
+            )
+        for convolution, name in zip(convolutions, names, strict=False):
+            for kind, parameter in convolution.named_parameters():
+                value = arrays.get(f"{name}.{kind}")
+                if value is None:
+                    raise CheckpointError(f"{path}: {name}.{kind} is missing")
+                if value.shape != tuple(parameter.shape):
+                    raise CheckpointError(
+                        f"{path}: {name}.{kind}: expected shape "
+                        f"{tuple(parameter.shape)}, got {value.shape}"
+                    )
+                with torch.no_grad():
+                    parameter.copy_(torch.from_numpy(value.astype(np.float32)))

@@ -1,0 +1,57 @@
+"""Exact Euclidean distance to the nearest True pixel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from trtseg.ops.backend import check_rank, empty, is_torch, native, torch_ops
+
+
+def distance_transform(
+    mask: Any,
+    *,
+    limit_px: float | None = None,
+    return_indices: bool = False,
+    out: Any = None,
+    stream: int = 0,
+) -> Any:
+    """Exact Euclidean distance from every pixel to the nearest True pixel.
+
+    `scipy.ndimage.distance_transform_edt` and `cv2.distanceTransform` measure the distance to the
+    nearest zero: this is theirs of the inverted mask.
+
+    Args:
+        mask: bool or uint8 [H, W], nonzero is True; rows may lie apart; sides at most 32767.
+        limit_px: larger distances become this, which saves time; > 0; None for no limit.
+        return_indices: also return which pixel is nearest.
+        out: float32 [H, W] to write into, rows may lie apart; allocated when None.
+        stream: CUDA stream handle; ignored on the CPU.
+
+    Returns:
+        The distances, 0 on True pixels, on the device of `mask`; with `return_indices` a pair
+        (distances, int32 [2, H, W]) where the second holds (y, x) of a nearest True pixel (which of
+        several equally near ones is not specified), also where the distance was truncated.
+        Without any True pixel: `limit_px` (infinity without limit), and -1.
+
+    Raises:
+        TypeError: array library or dtype not supported.
+        ValueError: shape or memory layout wrong, `out` shares memory with `mask`, or limit_px not
+            above 0.
+    """
+    if is_torch(mask):
+        return torch_ops().distance_transform(
+            mask, limit_px=limit_px, return_indices=return_indices, out=out, stream=stream
+        )
+    backend = native(mask, "mask")
+    check_rank(mask, "H, W", "mask")
+    height, width = mask.shape
+    limit = math.inf if limit_px is None else limit_px
+    scratch_size = backend.distance_transform_scratch(height, width)
+    scratch = empty(mask, (scratch_size,), np.uint8, stream)
+    target = empty(mask, (height, width), np.float32, stream) if out is None else out
+    indices = empty(mask, (2, height, width), np.int32, stream) if return_indices else None
+    backend.distance_transform(mask, target, indices, scratch, limit, stream)
+    return (target, indices) if return_indices else target

@@ -1,0 +1,74 @@
+"""The sum of the bilinear upsamplings of projected feature levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trtseg.ops.backend import (
+    check_levels,
+    check_rank,
+    check_shape,
+    check_size,
+    empty,
+    is_torch,
+    native,
+    torch_ops,
+)
+
+
+def hypercolumn(
+    levels: Sequence[Any],
+    size: tuple[int, int],
+    *,
+    image: Any = None,
+    image_weight: Any = None,
+    bias: Any = None,
+    out: Any = None,
+    stream: int = 0,
+) -> Any:
+    """sum_l upsample(levels[l]) + image_weight . image + bias, in one pass.
+
+    A 1x1 convolution of concatenated upsampled levels equals the sum of the upsampled levels, each
+    projected at its own resolution: the concatenation never exists. Upsampling is bilinear with
+    half-pixel centres and clamped edges, as torch's `align_corners=False`.
+
+    Args:
+        levels: 1 to 8 maps, float32 or float16 [C, h_l, w_l]; rows and planes may lie apart.
+        size: (height, width) of the result.
+        image: same dtype [3, H, W]; comes together with `image_weight`.
+        image_weight: float32 [C, 3].
+        bias: float32 [C].
+        out: same dtype [C, H, W] to write into, rows may lie apart, sharing no memory with what
+            is read; allocated when None.
+        stream: CUDA stream handle; ignored on the CPU.
+
+    Returns:
+        `out`, on the device of `levels`; sums are float32 and rounded once.
+
+    Raises:
+        TypeError: array library or dtype not supported, or dtypes differ.
+        ValueError: shape or memory layout wrong, `out` overlaps with an input, or only one of image
+            and image_weight given.
+    """
+    check_levels(levels)
+    if is_torch(levels[0]):
+        return torch_ops().hypercolumn(
+            levels,
+            size,
+            image=image,
+            image_weight=image_weight,
+            bias=bias,
+            out=out,
+            stream=stream,
+        )
+    height, width = check_size(size)
+    backend = native(levels[0], "levels[0]")
+    check_rank(levels[0], "C, h, w", "levels[0]")
+    shape = (levels[0].shape[0], height, width)
+    if out is None:
+        out = empty(levels[0], shape, levels[0].dtype, stream)
+    else:
+        check_shape(out, shape, "out")
+    backend.hypercolumn(list(levels), image, image_weight, bias, out, stream)
+    return out

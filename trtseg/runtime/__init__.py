@@ -1,0 +1,1 @@
+"""Images and clicks in, masks out. Never imports torch."""

@@ -1,0 +1,76 @@
+"""What `encode` returns: everything about an image that no click changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from trtseg.runtime.engine import Array
+from trtseg.runtime.guidance import Region
+from trtseg.runtime.image import Picture, as_picture
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An encoded image: immutable, shareable between threads and sessions, picklable.
+
+    Attributes:
+        model: the fingerprint of the bundle that made it; other models refuse it.
+        image_size: (height, width) of the whole image.
+        region: the part that was encoded, (y0, x0, y1, x1) in image pixels, half open.
+        working_size: (height, width) at which the encoder saw the region.
+        base: [C, H, W], read-only: the first layer of `segment` without its guidance term.
+        grid_image: [1, 3, H, W] normalised image averaged to the base grid, or None for models
+            whose selector does not look at it.
+        source: the caller's image, not copied: a focus crop is encoded from it later, so leave
+            its pixels alone while sessions are open. Dropped by pickling; see `with_image`.
+        encode_ms: what encoding took.
+    """
+
+    model: str
+    image_size: tuple[int, int]
+    region: Region
+    working_size: tuple[int, int]
+    base: Array = field(repr=False)
+    grid_image: Array | None = field(repr=False)
+    source: Picture | None = field(repr=False)
+    encode_ms: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the encoding itself, without the caller's image."""
+        grid = 0 if self.grid_image is None else self.grid_image.nbytes
+        return int(self.base.nbytes + grid)
+
+    def with_image(self, image: np.ndarray, image_format: str | None = None) -> EncodedImage:
+        """The same encoding with its image attached again, for instance after unpickling.
+
+        Raises:
+            ValueError: the image is not of the encoding's size.
+        """
+        picture = as_picture(image, image_format)
+        if picture.size != self.image_size:
+            raise ValueError(f"image: expected size {self.image_size}, got {picture.size}")
+        return replace(self, source=picture)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("base", "grid_image"):
+            if state[name] is not None:
+                state[name] = on_host(state[name])
+        return {**state, "source": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+
+def on_host(array: Array) -> np.ndarray:
+    """The values of a NumPy, CuPy-like or torch-like array as a NumPy array."""
+    if isinstance(array, np.ndarray):
+        return array
+    return array.get() if hasattr(array, "get") else array.cpu().numpy()

@@ -1,0 +1,238 @@
+"""Images as callers have them, and as the encoder wants them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from trtseg.runtime.exif import orientation
+
+CHANNELS = {"GRAY": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
+LONGEST_SIDE_PX = 32766  # what OpenCV's resize can address
+_INFERRED = {1: "GRAY", 3: "RGB", 4: "RGBA"}
+# Pillow's modes whose numbers are what they look like; a palette's, or CMYK's, are not.
+PILLOW_MODES = ("L", "RGB", "RGBA", "I;16", "I;16B", "F")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A checked image that is not copied.
+
+    Attributes:
+        pixels: [H, W] or [H, W, channels], uint8, uint16 or floating point, any strides.
+        image_format: a key of `CHANNELS`.
+    """
+
+    pixels: np.ndarray
+    image_format: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def rgb(self) -> np.ndarray:
+        """A uint8 [H, W, 3] copy in RGB order, without alpha."""
+        pixels = _as_bytes(_plain(self.pixels))
+        return np.array(_order_rgb(pixels, self.image_format)[..., :3], order="C")
+
+    def alpha(self) -> np.ndarray | None:
+        """How opaque each pixel is, uint8 [H, W]; None for formats that are opaque."""
+        if CHANNELS[self.image_format] != 4:
+            return None
+        return _as_bytes(_plain(self.pixels[..., 3]))
+
+
+def as_picture(image: Any, image_format: str | None = None) -> Picture:
+    """Check an image.
+
+    Args:
+        image: array [H, W] or [H, W, C] (or an object with `__array_interface__`, such as a
+            Pillow image); uint8, uint16, or floating point in [0, 1]. Any strides.
+        image_format: "GRAY", "RGB", "BGR", "RGBA" or "BGRA"; by default GRAY, RGB or RGBA
+            according to the number of channels.
+
+    Raises:
+        TypeError: not an array, or of another dtype.
+        ValueError: wrong shape, empty, too large, wrong format, values that are not finite
+            numbers in [0, 1], or a Pillow image whose mode is none of `PILLOW_MODES`.
+    """
+    if not isinstance(image, np.ndarray):
+        if not hasattr(image, "__array_interface__"):
+            raise TypeError(f"image: expected a NumPy array, got {type(image).__name__}")
+        mode = getattr(image, "mode", None)
+        if isinstance(mode, str) and mode not in PILLOW_MODES:
+            raise ValueError(
+                f"image: expected a Pillow image of mode {', '.join(PILLOW_MODES)}, got {mode}; "
+                "convert it"
+            )
+        image = np.asarray(image)
+    if image.dtype.str[1:] not in ("u1", "u2") and image.dtype.kind != "f":
+        raise TypeError(f"image: expected uint8, uint16 or floating point, got {image.dtype}")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    channels = {2: 1, 3: image.shape[-1] if image.shape else 0}.get(image.ndim, 0)
+    if channels not in _INFERRED:
+        raise ValueError(f"image: expected [H, W] or [H, W, 1|3|4], got {list(image.shape)}")
+    if 0 in image.shape or max(image.shape) > LONGEST_SIDE_PX:
+        raise ValueError(
+            f"image: expected sides of 1 to {LONGEST_SIDE_PX}, got {list(image.shape[:2])}"
+        )
+    if image_format is None:
+        image_format = _INFERRED[channels]
+    if not isinstance(image_format, str) or image_format not in CHANNELS:
+        raise ValueError(f"image_format: expected {', '.join(CHANNELS)}, got {image_format!r}")
+    if CHANNELS[image_format] != channels:
+        raise ValueError(f"image_format: {image_format} does not fit {channels} channels")
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
+            raise ValueError(f"image: expected floats in [0, 1], got {low:g} to {high:g}")
+    return Picture(image, image_format)
+
+
+def load_image(path: str | os.PathLike[str]) -> Picture:
+    """Read an image file: 8 or 16 bits, grey, colour or with alpha, turned upright by its EXIF tag.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not an image that OpenCV can decode, or its pixels are of another kind
+            than `as_picture` takes.
+    """
+    data = Path(path).read_bytes()
+    try:
+        buffer = np.frombuffer(data, np.uint8)
+        pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if data else None
+        has_alpha = pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 4
+        tag = orientation(data) if pixels is not None else 1
+        if tag != 1 and not has_alpha:
+            # OpenCV turns an image upright only where it may drop its alpha channel.
+            pixels = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise ValueError(f"{path}: cannot be decoded: {error.err}") from None
+    if pixels is None:
+        raise ValueError(f"{path}: not an image that can be read")
+    try:
+        if has_alpha:
+            return as_picture(_upright(pixels, tag), "BGRA")
+        return as_picture(pixels, "GRAY" if pixels.ndim == 2 else "BGR")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def working_size(
+    height: int, width: int, *, long_side_px: int, multiple_px: int
+) -> tuple[int, int]:
+    """The (height, width) at which the networks see an image of that size.
+
+    The longer side becomes `long_side_px`, the other keeps the aspect ratio as far as multiples
+    of `multiple_px` allow.
+    """
+    longest = max(height, width)
+
+    def side(length: int) -> int:
+        exact = length * long_side_px / longest
+        return max(1, int(exact / multiple_px + 0.5)) * multiple_px
+
+    return side(height), side(width)
+
+
+def prepare(
+    picture: Picture,
+    region: tuple[int, int, int, int],
+    mean: np.ndarray,
+    scale: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Resize a region to the working size and normalise it.
+
+    Transparent pixels take the model's mean colour, so that they say nothing.
+
+    Args:
+        picture: the image.
+        region: (y0, x0, y1, x1), half open, inside the image.
+        mean, scale: float32 [3], RGB, for 0..255 pixels.
+        out: float32 [1, 3, h, w] to write (pixel - mean) * scale into.
+    """
+    y0, x0, y1, x1 = region
+    pixels = _plain(picture.pixels[y0:y1, x0:x1])
+    alpha = None
+    if CHANNELS[picture.image_format] == 4:
+        pixels, alpha = _premultiplied(pixels)
+    size = out.shape[2], out.shape[3]
+    small = _resize(pixels, size)
+    small = _order_rgb(small, picture.image_format.removesuffix("A"))
+    unit = 255.0 / (np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0)
+    target = out[0].transpose(1, 2, 0)
+    np.multiply(small, np.float32(unit), out=target, casting="unsafe")
+    if alpha is not None:
+        opaque = _resize(alpha, size).astype(np.float32) * np.float32(unit / 255.0)
+        target += mean * (1 - opaque)[..., None]
+    target -= mean
+    target *= scale
+
+
+def _plain(pixels: np.ndarray) -> np.ndarray:
+    """The same pixels in a layout and dtype that OpenCV takes; a copy only where needed."""
+    if pixels.dtype == np.float16 or not pixels.dtype.isnative or pixels.dtype.itemsize > 8:
+        pixels = pixels.astype(
+            np.float32 if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
+        )
+    item = pixels.dtype.itemsize
+    inner = item if pixels.ndim == 2 else item * pixels.shape[2]
+    row = inner * pixels.shape[1]
+    packed = pixels.strides[1] == inner and (pixels.ndim == 2 or pixels.strides[2] == item)
+    if not packed or pixels.strides[0] < row or pixels.strides[0] % item:
+        return np.ascontiguousarray(pixels)
+    return pixels
+
+
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    """The same pixels as uint8; the very same array where they are."""
+    if pixels.dtype == np.uint16:
+        return (pixels // 257).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return pixels
+
+
+def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (width, height), interpolation=method)
+
+
+def _order_rgb(pixels: np.ndarray, image_format: str) -> np.ndarray:
+    """As [..., channels] with red first; grey becomes three equal channels."""
+    if image_format == "GRAY":
+        return np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
+    if image_format == "BGRA":
+        return pixels[..., [2, 1, 0, 3]]
+    return pixels[..., ::-1] if image_format == "BGR" else pixels
+
+
+def _premultiplied(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colour times alpha, and alpha; None for alpha where everything is opaque."""
+    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
+    alpha = np.ascontiguousarray(pixels[..., 3])
+    colour = np.ascontiguousarray(pixels[..., :3])
+    if alpha.min() >= full:
+        return colour, None
+    return cv2.multiply(colour, cv2.merge((alpha, alpha, alpha)), scale=1.0 / full), alpha
+
+
+def _upright(pixels: np.ndarray, tag: int) -> np.ndarray:
+    """Undo an EXIF orientation tag, 1 to 8."""
+    if tag in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if tag in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    if tag in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    return np.ascontiguousarray(pixels)

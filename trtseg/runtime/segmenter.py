@@ -1,0 +1,225 @@
+"""A loaded model: encodes images and opens sessions on them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import numpy as np
+
+from trtseg import bundle as bundles
+from trtseg.bundle import Bundle
+from trtseg.errors import BackendUnavailable
+from trtseg.runtime.adapter import Adapter
+from trtseg.runtime.encoded import EncodedImage
+from trtseg.runtime.engine import Availability, Engines
+from trtseg.runtime.guidance import Region
+from trtseg.runtime.image import LONGEST_SIDE_PX, as_picture
+from trtseg.runtime.memory_plan import MemoryPlan, memory_plan
+from trtseg.runtime.pipeline import Pipeline
+from trtseg.runtime.session import Session
+from trtseg.runtime.snapshot import KEPT_CROPS
+
+# In the order in which backend="auto" asks them.
+BACKENDS = {
+    "tensorrt": "trtseg.runtime.tensorrt",
+    "onnxruntime": "trtseg.runtime.onnxruntime",
+}
+
+
+def availability() -> dict[str, Availability]:
+    """Whether each backend can be used here, and why not."""
+    return {
+        name: importlib.import_module(module).availability() for name, module in BACKENDS.items()
+    }
+
+
+class Segmenter:
+    """A model, ready to run. One is shared by any number of threads and sessions.
+
+    Attributes:
+        bundle: the model it runs.
+        engines: the networks, loaded.
+    """
+
+    def __init__(self, bundle: Bundle, engines: Engines) -> None:
+        """From networks that were loaded elsewhere; see `load` for the usual way.
+
+        Raises:
+            EngineError: the networks do not have the agreed inputs and outputs.
+        """
+        self.bundle, self.engines = bundle, engines
+        self.pipeline = Pipeline(bundle, engines)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | os.PathLike[str] = "lite",
+        *,
+        backend: str = "auto",
+        device: str | None = None,
+        threads: int | None = None,
+        precision: str | None = None,
+    ) -> Segmenter:
+        """Load a model.
+
+        Args:
+            name_or_path: a model inside the package, or the path of a bundle.
+            backend: "auto" (the first usable one), "onnxruntime" or "tensorrt".
+            device: where to run, as the backend names it; by default its own choice.
+            threads: of the CPU; by default one per physical core.
+            precision: "fp32" or "fp16"; by default what suits the device.
+
+        Raises:
+            BundleError: no such bundle, or it is damaged.
+            BackendUnavailable: the backend cannot be used here; the message says why.
+            EngineError: a network could not be loaded.
+            TypeError, ValueError: an argument is none of the above.
+        """
+        if backend != "auto" and backend not in BACKENDS:
+            raise ValueError(f"backend: expected auto, {', '.join(BACKENDS)}, got {backend!r}")
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
+        ):
+            raise ValueError(f"threads: expected an integer of at least 1, got {threads!r}")
+        if device is not None and not isinstance(device, str):
+            raise TypeError(f"device: expected a name such as 'cpu' or 'cuda:0', got {device!r}")
+        if precision not in (None, "fp32", "fp16"):
+            raise ValueError(f"precision: expected fp32 or fp16, got {precision!r}")
+        bundle = bundles.read(name_or_path)
+        reasons = []
+        wanted = tuple(BACKENDS) if backend == "auto" else (backend,)
+        if backend == "auto" and device is not None and device.startswith("cpu"):
+            wanted = ("onnxruntime",)
+        for name in wanted:
+            module = importlib.import_module(BACKENDS[name])
+            state = module.availability()
+            if state.usable:
+                engines = module.load(bundle, device=device, threads=threads, precision=precision)
+                return cls(bundle, engines)
+            reasons.append(f"{name}: {state.reason}")
+        raise BackendUnavailable("; ".join(reasons))
+
+    @property
+    def candidates(self) -> int:
+        """How many hypotheses each click gives."""
+        return self.bundle.manifest.candidates
+
+    @property
+    def accepts_mask(self) -> bool:
+        """Whether sessions can continue from an existing mask."""
+        return self.bundle.manifest.guidance.previous_mask
+
+    def encode(
+        self,
+        image: np.ndarray,
+        image_format: str | None = None,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+    ) -> EncodedImage:
+        """Do all the work on an image that no click changes.
+
+        Args:
+            image: [H, W] or [H, W, C] array (or a Pillow image): uint8, uint16, or floating point
+                in [0, 1]; sides of 1 to 32,766 pixels; any strides. It is not copied: leave its
+                pixels alone while sessions on it are open, since focus crops read them.
+            image_format: "GRAY", "RGB", "BGR", "RGBA" or "BGRA"; by default GRAY, RGB or RGBA
+                according to the number of channels.
+            region: (x0, y0, x1, y1), half open: encode only this part; clicks must lie in it, and
+                masks are empty outside of it.
+
+        Returns:
+            An immutable encoding. Nothing is stored in the segmenter.
+
+        Raises:
+            TypeError: not an image of such a kind.
+            ValueError: wrong shape, size, format, values, or a region outside of the image.
+            EngineError: the encoder failed.
+        """
+        picture = as_picture(image, image_format)
+        return self.pipeline.encode(picture, _checked_region(region, picture.size))
+
+    def session(
+        self,
+        encoded: EncodedImage,
+        *,
+        focus: str | None = "auto",
+        adapt: Adapter | str | None = None,
+    ) -> Session:
+        """Begin to select one object.
+
+        Args:
+            encoded: what `encode` gave.
+            focus: "auto" to look more closely at objects that are small in the image, after the
+                first click; None to work on the encoding alone. An encoding without its image
+                (an unpickled one) is never focused.
+            adapt: learns from the clicks: an adapter, or the name of one of `trtseg.adapt`
+                (which needs torch).
+
+        Raises:
+            TypeError: not an encoding.
+            ValueError: made by another model, or an unknown value for focus or adapt.
+        """
+        if not isinstance(encoded, EncodedImage):
+            raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
+        if encoded.model != self.pipeline.model:
+            raise ValueError(f"encoded: expected an encoding by this model ({self.bundle.name})")
+        if focus not in ("auto", None):
+            raise ValueError(f"focus: expected 'auto' or None, got {focus!r}")
+        adapter: Adapter | None
+        if isinstance(adapt, str):
+            # By name, since nothing in the runtime may import torch before it is asked for.
+            adapter = importlib.import_module("trtseg.adapt").adapter(self, adapt)
+        else:
+            adapter = adapt
+        adopted = self.pipeline.adopt(encoded)
+        return Session(self.pipeline, adopted, focus=focus == "auto", adapter=adapter)
+
+    def sequence(self, adapt: str = "both", **options: Any) -> Any:
+        """Segment images one after the other while the model learns from the corrections.
+
+        `with sequence.image(image) as session:` gives the session on the next image; see
+        `trtseg.adapt.Sequence`. Needs torch.
+
+        Args:
+            adapt: "image", "sequence" or "both" (what is learnt from: every click, every image).
+            options: of `trtseg.adapt.sequence`, for instance a folder in which to keep the state.
+
+        Raises:
+            ValueError: an unknown mode.
+            BundleError: the model cannot be adapted, or has no importance weights beside it.
+        """
+        return importlib.import_module("trtseg.adapt").sequence(self, adapt, **options)
+
+    def memory_plan(self, height: int, width: int) -> MemoryPlan:
+        """Bytes that an image of this size will take.
+
+        Raises:
+            ValueError: a side is not between 1 and 32,766.
+        """
+        for name, side in (("height", height), ("width", width)):
+            if isinstance(side, bool) or not isinstance(side, (int, np.integer)):
+                raise TypeError(f"{name}: expected an integer, got {side!r}")
+            if not 1 <= side <= LONGEST_SIDE_PX:
+                raise ValueError(f"{name}: expected 1 to {LONGEST_SIDE_PX}, got {side}")
+        return memory_plan(self.pipeline, int(height), int(width), KEPT_CROPS)
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.bundle.name!r}, {self.engines.description})"
+
+
+def _checked_region(
+    region: tuple[int, int, int, int] | None, size: tuple[int, int]
+) -> Region:
+    """(x0, y0, x1, y1) of the caller as (y0, x0, y1, x1)."""
+    height, width = size
+    if region is None:
+        return 0, 0, height, width
+    try:
+        x0, y0, x1, y1 = (int(side) for side in region if side == int(side))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"region: expected 4 integers x0, y0, x1, y1, got {region!r}") from None
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise ValueError(f"region: expected a part of {width} x {height} pixels, got {region!r}")
+    return y0, x0, y1, x1

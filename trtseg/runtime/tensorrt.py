@@ -1,0 +1,125 @@
+"""The TensorRT backend: the networks of a bundle as engines on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+
+from trtseg.bundle import Bundle
+from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.runtime.build_options import BuildOptions
+from trtseg.runtime.build_progress import Progress
+from trtseg.runtime.bundle_engines import obtain, requests
+from trtseg.runtime.cache import EngineCache
+from trtseg.runtime.cuda_memory import CudaMemory, Gpu, Scratch, describe_gpu, load_cupy
+from trtseg.runtime.engine import Availability, Engines
+from trtseg.runtime.tensorrt_engine import TensorRTEngine
+from trtseg.runtime.tensorrt_library import TensorRT, load_tensorrt
+
+_log = logging.getLogger(__name__)
+_NAMES = ("tensorrt", "tensorrt_rtx", "tensorrt_bindings")
+
+
+def availability() -> Availability:
+    """Whether engines can run here. Imports TensorRT only where there is one and a GPU."""
+    if not any(importlib.util.find_spec(name) for name in _NAMES):
+        return Availability(
+            False, "no TensorRT is installed; `trtseg build-engine` says which to install"
+        )
+    try:
+        cupy = load_cupy()
+        gpu = describe_gpu(cupy, 0)
+        tensorrt = load_tensorrt()
+    except BackendUnavailable as error:
+        return Availability(False, str(error).splitlines()[0])
+    if importlib.util.find_spec("trtseg._cuda") is None:
+        return Availability(
+            False, "trtseg was built without its CUDA kernels; build it where nvcc is found"
+        )
+    return Availability(
+        True,
+        f"{tensorrt.flavour} {tensorrt.version} on {gpu.name} "
+        f"(compute capability {gpu.compute_capability})",
+    )
+
+
+def load(
+    bundle: Bundle,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+    cache: EngineCache | None = None,
+    limit_mib: int | None = None,
+    cuda_graphs: bool = True,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Engines:
+    """Load a bundle's engines, building those that the cache lacks.
+
+    Args:
+        bundle: the model.
+        device: "cuda" (default) or "cuda:1" for the second GPU.
+        threads: has no meaning here.
+        precision: "fp16" or "fp32"; by default fp16 where the bundle has it.
+        cache: None for the user's.
+        limit_mib: hard cap of the device memory that arrays and scratch take; the engines'
+            weights come on top.
+        cuda_graphs: replay each network as a CUDA graph.
+        progress: see `build_engine`; called for each engine that is built.
+        cancelled: polled while building; True ends it.
+
+    Raises:
+        BackendUnavailable: TensorRT, CuPy or a GPU is missing.
+        EngineError: an engine cannot be built or loaded.
+        ValueError: no such device.
+    """
+    del threads
+    kind, _, number = (device or "cuda").partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise ValueError(f"device: expected cuda [:index], got {device!r}")
+    cupy, tensorrt = load_cupy(), load_tensorrt()
+    gpu = describe_gpu(cupy, int(number or 0))
+    cache = cache or EngineCache()
+    memory = CudaMemory(cupy, gpu.index, limit_mib=limit_mib)
+    scratch = Scratch(memory)
+    engines: dict[str, TensorRTEngine] = {}
+    # TensorRT builds for, and loads on, the device that is current.
+    with memory.current():
+        for request in requests(
+            bundle,
+            flavour=tensorrt.flavour,
+            version=tensorrt.version,
+            gpu=gpu,
+            precision=precision,
+            options=_options(tensorrt, gpu),
+        ):
+            cached = obtain(request, cache, progress=progress, cancelled=cancelled)
+            if cached.built:
+                _log.info("%s", cached.reason)
+            engines[request.role] = TensorRTEngine(
+                tensorrt,
+                cached.plan,
+                request.key.graph,
+                memory=memory,
+                scratch=scratch,
+                cuda_graphs=cuda_graphs,
+            )
+            used = request.key.precision
+    if "segment" not in engines:
+        raise EngineError(f"{bundle.path}: no segment graph")
+    return Engines(
+        description=f"{tensorrt.flavour} {tensorrt.version} on {gpu.name}, {used}",
+        memory=memory,
+        encoder=engines.get("encoder"),
+        segment=engines["segment"],
+        select=engines.get("select"),
+    )
+
+
+def _options(tensorrt: TensorRT, gpu: Gpu) -> BuildOptions:
+    """For the GPU at hand; TensorRT for RTX is told which, so that it compiles for no other."""
+    if tensorrt.flavour == "tensorrt_rtx":
+        return BuildOptions(compute_capabilities=(gpu.compute_capability,))
+    return BuildOptions()

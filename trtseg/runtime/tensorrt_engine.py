@@ -1,0 +1,300 @@
+"""Running TensorRT engines: the networks of a bundle on the GPU, over fixed buffers.
+
+An engine is shared by all threads. Each binding owns an execution context, so one thread at a
+time runs a binding; the runtime's buffers are lent to one thread at a time, and bindings with
+them. All bindings queue on the stream of one `CudaMemory` and compute in its one scratch buffer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trtseg.errors import EngineError
+from trtseg.runtime.cuda_memory import ALIGNMENT_BYTES, CudaMemory, Scratch
+from trtseg.runtime.engine import TensorSpec
+from trtseg.runtime.tensorrt_library import TensorRT, collect
+
+_log = logging.getLogger(__name__)
+Shapes = Mapping[str, tuple[int, ...]]
+# Runs before a binding is captured: the first call after a change of shape does extra work.
+_RUNS_BEFORE_CAPTURE = 2
+
+
+def deserialize(tensorrt: TensorRT, plan: bytes, name: str) -> tuple[Any, Any]:
+    """Load a plan.
+
+    Returns:
+        (runtime, engine); the runtime must outlive the engine.
+
+    Raises:
+        EngineError: the plan is corrupt, of another TensorRT or another GPU, or there is no GPU.
+    """
+    with collect() as messages:
+        runtime = tensorrt.module.Runtime(tensorrt.logger)
+        engine = runtime.deserialize_cuda_engine(plan) if runtime is not None else None
+    if engine is None:
+        raise EngineError(f"{name}: TensorRT cannot load this engine: {messages.summary()}")
+    return runtime, engine
+
+
+class TensorRTEngine:
+    """One network; see `Engine`.
+
+    Args:
+        plan: verified bytes: a plan is executable code.
+        name: for messages, such as "lite/segment".
+        memory: where the buffers live.
+        scratch: shared by all engines that queue on the stream of `memory`.
+        cuda_graphs: replay each binding as one CUDA graph once it has run.
+
+    Raises:
+        EngineError: the plan cannot be loaded here.
+    """
+
+    def __init__(
+        self,
+        tensorrt: TensorRT,
+        plan: bytes,
+        name: str,
+        *,
+        memory: CudaMemory,
+        scratch: Scratch,
+        cuda_graphs: bool = True,
+    ) -> None:
+        self.name, self.memory, self.scratch = name, memory, scratch
+        self.cuda_graphs = cuda_graphs
+        self.tensorrt = tensorrt
+        runtime, engine = deserialize(tensorrt, plan, name)
+        # Attributes are released in the order they were set: the engine before its runtime, and
+        # in a binding the context before the engine.
+        self._engine, self._runtime = engine, runtime
+        trt = tensorrt.module
+        modes: dict[Any, list[TensorSpec]] = {
+            trt.TensorIOMode.INPUT: [],
+            trt.TensorIOMode.OUTPUT: [],
+        }
+        for index in range(self._engine.num_io_tensors):
+            tensor = self._engine.get_tensor_name(index)
+            shape = tuple(
+                None if side == -1 else int(side) for side in self._engine.get_tensor_shape(tensor)
+            )
+            dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(tensor)))
+            modes[self._engine.get_tensor_mode(tensor)].append(TensorSpec(tensor, dtype, shape))
+        self.inputs = tuple(modes[trt.TensorIOMode.INPUT])
+        self.outputs = tuple(modes[trt.TensorIOMode.OUTPUT])
+        self._profiles = [
+            {
+                spec.name: tuple(
+                    tuple(int(side) for side in bound)
+                    for bound in self._engine.get_tensor_profile_shape(spec.name, number)
+                )
+                for spec in self.inputs
+            }
+            for number in range(self._engine.num_optimization_profiles)
+        ]
+        self._shape_lock = threading.Lock()
+        self._known_shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
+        # How often weights were replaced: bindings then record their CUDA graph anew.
+        self.generation = 0
+
+    @property
+    def handle(self) -> Any:
+        """TensorRT's own engine object."""
+        return self._engine
+
+    def smallest_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Input shapes of the smallest image that the engine takes."""
+        profile = min(
+            self._profiles,
+            key=lambda ranges: sum(
+                int(np.prod(low, dtype=np.int64)) for low, _, _ in ranges.values()
+            ),
+        )
+        return {name: low for name, (low, _, _) in profile.items()}
+
+    def output_shapes(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+        """See `Engine`."""
+        key = tuple(sorted(shapes.items()))
+        with self._shape_lock:
+            if key not in self._known_shapes:
+                context = self.make_context()
+                self.set_shapes(context, shapes, self.memory.stream)
+                self._known_shapes[key] = {
+                    spec.name: tuple(int(s) for s in context.get_tensor_shape(spec.name))
+                    for spec in self.outputs
+                }
+            return dict(self._known_shapes[key])
+
+    def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> TensorRTBinding:
+        """See `Engine`; `stream` is the memory's own, the only one that scratch is safe on."""
+        if stream not in (0, self.memory.stream):
+            raise EngineError(f"{self.name}: bind to the memory's own stream")
+        for spec in (*self.inputs, *self.outputs):
+            self._check_buffer(spec, buffers.get(spec.name))
+        return TensorRTBinding(self, dict(buffers))
+
+    def make_context(self) -> Any:
+        """A context without scratch of its own.
+
+        Raises:
+            EngineError: TensorRT makes none.
+        """
+        trt = self.tensorrt.module
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        with collect() as messages:
+            if self.captures_itself and self.cuda_graphs:
+                config = self._engine.create_runtime_config()
+                config.set_execution_context_allocation_strategy(strategy)
+                config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+                context = self._engine.create_execution_context(config)
+            else:
+                context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise EngineError(f"{self.name}: no execution context: {messages.summary()}")
+        return context
+
+    @property
+    def captures_itself(self) -> bool:
+        """TensorRT for RTX records CUDA graphs of its own, since it compiles as it runs."""
+        return hasattr(self.tensorrt.module, "CudaGraphStrategy")
+
+    def choose_profile(self, shapes: Shapes) -> int:
+        """The tightest profile that holds these shapes: a static one before a dynamic one.
+
+        Raises:
+            EngineError: none does; the message gives the ranges.
+        """
+        best: tuple[int, int] | None = None
+        for number, profile in enumerate(self._profiles):
+            fits = all(
+                len(low) == len(shapes[name])
+                and all(a <= side <= b for a, side, b in zip(low, shapes[name], high, strict=True))
+                for name, (low, _, high) in profile.items()
+            )
+            room = sum(int(np.prod(high, dtype=np.int64)) for _, _, high in profile.values())
+            if fits and (best is None or room < best[0]):
+                best = (room, number)
+        if best is None:
+            ranges = "; ".join(
+                ", ".join(f"{n} {list(low)} to {list(high)}" for n, (low, _, high) in p.items())
+                for p in self._profiles
+            )
+            got = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+            raise EngineError(f"{self.name}: {got} fits no profile of this engine ({ranges})")
+        return best[1]
+
+    def set_shapes(self, context: Any, shapes: Shapes, stream: int) -> None:
+        """Give a context its profile and input shapes, in the order TensorRT asks for.
+
+        Raises:
+            EngineError: a shape does not fit.
+        """
+        with collect() as messages:
+            profile = self.choose_profile(shapes)
+            good = context.set_optimization_profile_async(profile, stream) and all(
+                context.set_input_shape(spec.name, tuple(shapes[spec.name])) for spec in self.inputs
+            )
+            missing = context.infer_shapes() if good else []
+        if not good or missing:
+            why = f"{', '.join(missing)} not given" if missing else messages.summary()
+            raise EngineError(f"{self.name}: the input shapes are refused: {why}")
+
+    def _check_buffer(self, spec: TensorSpec, array: Any) -> None:
+        if array is None:
+            raise EngineError(f"{self.name}: no buffer for {spec.name!r}")
+        fits = len(array.shape) == len(spec.shape) and all(
+            expected in (None, actual)
+            for expected, actual in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != spec.dtype or not array.flags.c_contiguous:
+            raise EngineError(
+                f"{self.name}: {spec.name}: expected contiguous {spec.dtype} "
+                f"{list(spec.shape)}, got {array.dtype} {list(array.shape)}"
+            )
+        if array.data.ptr % ALIGNMENT_BYTES:
+            raise EngineError(
+                f"{self.name}: {spec.name}: its address must be a multiple of {ALIGNMENT_BYTES}"
+            )
+
+
+class TensorRTBinding:
+    """See `Binding`: a context, its buffers and, once it has run, its CUDA graph."""
+
+    def __init__(self, engine: TensorRTEngine, buffers: dict[str, Any]) -> None:
+        self._context = engine.make_context()
+        self._engine, self._buffers = engine, buffers
+        self._graph: Any = None
+        self._scratch_address = -1
+        self._generation = engine.generation
+        self._runs = 0
+        self._may_capture = engine.cuda_graphs and not engine.captures_itself
+        shapes = {spec.name: tuple(buffers[spec.name].shape) for spec in engine.inputs}
+        expected = engine.output_shapes(shapes)
+        for name, shape in expected.items():
+            if tuple(buffers[name].shape) != shape:
+                raise EngineError(
+                    f"{engine.name}: {name}: expected shape {list(shape)}, "
+                    f"got {list(buffers[name].shape)}"
+                )
+        engine.set_shapes(self._context, shapes, engine.memory.stream)
+        for name, array in buffers.items():
+            if not self._context.set_tensor_address(name, int(array.data.ptr)):
+                raise EngineError(f"{engine.name}: TensorRT refuses the address of {name}")
+        with engine.scratch.lock:
+            engine.scratch.reserve(int(self._context.update_device_memory_size_for_shapes()))
+
+    @property
+    def captured(self) -> bool:
+        """Whether runs replay a CUDA graph."""
+        return self._graph is not None
+
+    def run(self) -> None:
+        """See `Binding`."""
+        with self._engine.scratch.lock:
+            self._attach()
+            if self._graph is None and self._may_capture and self._runs >= _RUNS_BEFORE_CAPTURE:
+                self._capture()
+            if self._graph is not None:
+                self._graph.launch(stream=self._engine.memory.cupy_stream)
+            else:
+                self._enqueue(self._engine.memory.stream)
+            self._runs += 1
+
+    def _attach(self) -> None:
+        """Follow the scratch when it moved, and forget a graph with an old address or weights."""
+        scratch = self._engine.scratch
+        if scratch.address != self._scratch_address:
+            self._context.set_device_memory(scratch.address, scratch.size_bytes)
+            self._scratch_address = scratch.address
+            self._graph, self._runs = None, 0
+        if self._engine.generation != self._generation:
+            self._generation = self._engine.generation
+            self._graph, self._runs = None, 0
+
+    def _enqueue(self, stream: int) -> None:
+        with collect() as messages:
+            queued = self._context.execute_async_v3(stream)
+        if not queued:
+            raise EngineError(f"{self._engine.name}: TensorRT cannot run: {messages.summary()}")
+
+    def _capture(self) -> None:
+        """Record one run on a stream of its own, where no other thread's work can slip in."""
+        memory = self._engine.memory
+        memory.synchronize()
+        with memory.current():
+            stream = memory.cupy.cuda.Stream(non_blocking=True)
+            stream.begin_capture()
+            try:
+                self._enqueue(int(stream.ptr))
+            except EngineError as error:
+                self._may_capture = False
+                _log.info("%s: runs without a CUDA graph: %s", self._engine.name, error)
+            finally:
+                graph = stream.end_capture()
+            if self._may_capture:
+                self._graph = graph

@@ -1,0 +1,210 @@
+"""A training run as one frozen value, read from JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trtseg.nn.config import NetworkConfig
+from trtseg.train.clicks import ClickConfig
+from trtseg.train.data import CropConfig
+from trtseg.train.images import DataConfig
+from trtseg.train.parse import build
+
+DATA_TERMS = ("jaccard", "cross_entropy", "l1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss of f (LD eq. 2 to 5, 7) and of g (LD eq. 6).
+
+    Attributes:
+        kind: "jaccard" (the paper), "cross_entropy" or "l1" (ablations): the data term.
+        cross_entropy_weight: of mean cross-entropy added to the data term.
+        penalty_weight: of the clicks' soft constraints; 0 is the ablation without them.
+        diversity_weight: lambda's factor in LD eq. 7.
+        select_temperature: see `selection_loss`; 0 is the paper.
+        shuffle_masks: g sees the masks in random order (the paper).
+        native: use the project's kernels; false takes torch's own functions, for a CUDA device
+            without `trtseg._cuda`.
+    """
+
+    kind: str = "jaccard"
+    cross_entropy_weight: float = 0.0
+    penalty_weight: float = 1.0
+    diversity_weight: float = 0.01
+    select_temperature: float = 0.0
+    shuffle_masks: bool = True
+    native: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in DATA_TERMS:
+            raise ValueError(f"kind: expected one of {', '.join(DATA_TERMS)}, got {self.kind!r}")
+        for name in ("cross_entropy_weight", "penalty_weight", "diversity_weight",
+                     "select_temperature"):
+            _at_least(self, name, 0)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training: f (with the encoder) or g. Either `steps` or `epochs` is given.
+
+    Attributes:
+        steps: optimiser steps.
+        epochs: the same as passes over as many samples as there are images.
+        learning_rate: of f or g, after the warm-up.
+        encoder_factor: the encoder's learning rate relative to that; 0 freezes it.
+        warmup: steps of linear warm-up.
+        cooldown: fraction of the steps, at the end, in which the rate falls linearly to 0.
+        weight_decay: of AdamW; 0 is Adam.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    learning_rate: float = 1e-4
+    encoder_factor: float = 0.0
+    warmup: int = 0
+    cooldown: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("steps: expected either steps or epochs")
+        for name in ("steps", "epochs", "encoder_factor", "warmup", "cooldown", "weight_decay"):
+            if getattr(self, name) is not None:
+                _at_least(self, name, 0)
+        if self.cooldown > 1:
+            raise ValueError(f"cooldown: expected a fraction, at most 1, got {self.cooldown}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: expected above 0, got {self.learning_rate}")
+
+    def count(self, images: int, samples_per_step: int) -> int:
+        """Optimiser steps, given the number of images and of samples in a step."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None  # __post_init__ saw to it
+        return math.ceil(self.epochs * images / samples_per_step)
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """NoC by the standard protocol on held-out sets.
+
+    Attributes:
+        paths: data sets, in any layout that `trtseg.evaluate.datasets` reads; none: no validation.
+        every: steps between two validations.
+        objects: how many, spread over the data sets and their images.
+        clicks: at most so many per object.
+        min_area_fraction: objects that fill less of their image are left out.
+    """
+
+    paths: tuple[str, ...] = ()
+    every: int = 1000
+    objects: int = 100
+    clicks: int = 10
+    min_area_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("every", "objects", "clicks"):
+            _at_least(self, name, 1)
+        if not 0 <= self.min_area_fraction < 1:
+            raise ValueError(
+                f"min_area_fraction: expected in [0, 1), got {self.min_area_fraction}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on; two runs with equal configurations are equal on one machine.
+
+    Attributes:
+        network: what is trained.
+        data: where the images come from; in JSON one source may stand for a list of one.
+        segment, select: the two stages.
+        initial_weights: ImageNet weights of the encoder (a path, or the URL of torchvision's
+            VGG-19), or a checkpoint folder of ours to start from; None begins at random.
+        batch: crops per step and process.
+        bf16: run the networks in bfloat16; the losses stay float32.
+        clip_norm: gradients are scaled down to this norm.
+        ema: decay of the averaged weights that validation and export use; 0 uses the last.
+        seed: of everything random.
+    """
+
+    network: NetworkConfig
+    data: tuple[DataConfig, ...]
+    segment: StageConfig
+    select: StageConfig
+    loss: LossConfig = field(default_factory=LossConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    clicks: ClickConfig = field(default_factory=ClickConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    initial_weights: str | None = None
+    batch: int = 1
+    bf16: bool = False
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data: expected at least one source of training images")
+        _at_least(self, "batch", 1)
+        _at_least(self, "seed", 0)
+        if not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: expected above 0, got {self.clip_norm}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema: expected in [0, 1), got {self.ema}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `parse_config` reads them back."""
+        return dataclasses.asdict(self)
+
+
+def _at_least(config: Any, name: str, least: float) -> None:
+    if getattr(config, name) < least:
+        raise ValueError(f"{name}: expected at least {least}, got {getattr(config, name)}")
+
+
+def parse_config(values: dict[str, Any]) -> TrainConfig:
+    """A configuration from JSON values.
+
+    Raises:
+        ValueError: a name is unknown, missing, or a value is not allowed; the message says where.
+    """
+    return build(TrainConfig, values, "config")
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """`parse_config` of a file; relative paths in it start at the file's folder.
+
+    Raises:
+        ValueError: the file is not JSON, or as in `parse_config`.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        config = parse_config(json.loads(path.read_text()))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    folder = path.resolve().parent
+
+    def absolute(name: str) -> str:
+        return name if "://" in name else str(folder / name)
+
+    initial = config.initial_weights
+    return dataclasses.replace(
+        config,
+        data=tuple(
+            dataclasses.replace(source, path=absolute(source.path)) for source in config.data
+        ),
+        validation=dataclasses.replace(
+            config.validation, paths=tuple(map(absolute, config.validation.paths))
+        ),
+        initial_weights=None if initial is None else absolute(initial),
+    )

@@ -1,0 +1,52 @@
+"""`trtseg train-corrections CONFIG.json`: the initial model of continuous adaptation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments on `parser`."""
+    parser.add_argument("config", type=Path, help="the run's configuration, JSON")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--resume", action="store_true",
+                        help="continue from the folder's checkpoint, exactly")
+    parser.add_argument("--max-minutes", type=float, metavar="N",
+                        help="save and stop after this long; --resume goes on")
+    parser.add_argument("--save-every", type=int, default=500, metavar="STEPS")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--device", help="for example cpu or cuda:0 (default: a GPU if there is)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; where the checkpoint lies goes to stdout as JSON."""
+    import torch
+    from tqdm import tqdm
+
+    from trtseg.train.corrections import CorrectionsTrainer, read_corrections_config
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if not args.resume and (args.output / "last").exists():
+        raise FileExistsError(
+            f"{args.output}: holds a run already; pass --resume, or another --output"
+        )
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = CorrectionsTrainer(read_corrections_config(args.config), args.output, device)
+    if args.resume:
+        trainer.resume()
+    with tqdm(total=trainer.steps, initial=trainer.step, mininterval=5, file=sys.stderr) as bar:
+
+        def progress(step: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        done = trainer.run(
+            max_minutes=args.max_minutes, save_every=args.save_every, progress=progress
+        )
+    print(json.dumps({"done": done, "step": trainer.step,
+                      "checkpoint": str(args.output / "last")}))
+    return 0

@@ -1,0 +1,231 @@
+"""Training samples: random crops around objects, with targets and first clicks.
+
+Sample i is a pure function of (seed, i): runs resume exactly, with any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from trtseg.errors import DatasetError
+from trtseg.train.clicks import ClickConfig, initial_clicks
+from trtseg.train.images import LabelledImages
+
+VOID = 255
+GREY = (127, 127, 127)
+# an object with fewer pixels in the crop teaches nothing
+MIN_VISIBLE_PX = 64
+# draws after which a data set counts as one without usable objects
+MAX_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How a sample is cut out of an image; lengths in pixels of the crop.
+
+    Attributes:
+        size: side of the square crop.
+        object_side: range of the object's longer side after scaling, drawn log-uniformly.
+        scale: the scaling stays in this range.
+        aspect: the two axes' scales differ by at most this factor.
+        shift: the object's centre lies within this fraction of the size around the crop's.
+        objects: click sets per crop; they share one run of the encoder.
+        min_area_px: smaller objects of the source image are not used.
+        supervision_stride: crop pixels per pixel of the target in the losses.
+        part_fraction: probability of a part instead of an object, where an image has parts.
+    """
+
+    size: int = 256
+    object_side: tuple[float, float] = (40.0, 300.0)
+    scale: tuple[float, float] = (0.4, 2.5)
+    aspect: float = 1.15
+    shift: float = 0.3
+    objects: int = 2
+    min_area_px: int = 200
+    supervision_stride: int = 2
+    part_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("size", "objects", "supervision_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.size % 32 or self.size % self.supervision_stride:
+            raise ValueError(
+                f"size: expected a multiple of 32 and of supervision_stride, got {self.size}"
+            )
+        for name in ("object_side", "scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: expected 0 < low <= high, got {low} and {high}")
+        if self.aspect < 1:
+            raise ValueError(f"aspect: expected at least 1, got {self.aspect}")
+
+
+@dataclass
+class Batch:
+    """B images, and B x K click sets with their targets (K of one image are adjacent)."""
+
+    images: Tensor  # uint8 [B, 3, h, w]
+    targets: Tensor  # uint8 [B * K, h / s, w / s]
+    clicks: list[np.ndarray] = field(default_factory=list)  # B * K of float32 [P, 3]
+
+
+class Crops(Dataset):
+    """Sample i of an endless stream; see the module's docstring."""
+
+    def __init__(
+        self, images: LabelledImages, crop: CropConfig, clicks: ClickConfig, seed: int
+    ) -> None:
+        self.images = images
+        self.crop = crop
+        self.clicks = clicks
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        rng = np.random.default_rng([self.seed, index])
+        crop = self.crop
+        image, labels, objects, chosen = self._draw(rng)
+        image = jitter_colour(image, rng)
+        visible = [value for value in objects if (labels == value).sum() >= MIN_VISIBLE_PX]
+        targets, clicks = [], []
+        for index_of_set in range(crop.objects):
+            value = chosen
+            if index_of_set > 0 and rng.random() < 0.5:
+                value = int(rng.choice(visible))
+            target = np.where(labels == VOID, VOID, labels == value).astype(np.uint8)
+            others = (labels != value) & (labels != 0) & (labels != VOID)
+            clicks.append(initial_clicks(target, others, self.clicks, rng))
+            targets.append(reduce_target(target, crop.supervision_stride))
+        return image.transpose(2, 0, 1), np.stack(targets), clicks
+
+    def _draw(
+        self, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """A crop, its label map, the source's objects and the one that the crop is about."""
+        for _ in range(MAX_DRAWS):
+            source = self.images.draw(rng, self.crop.part_fraction)
+            image, labels = source.read_pair()
+            objects = self._large_objects(labels)
+            if len(objects) == 0:
+                continue
+            chosen = int(rng.choice(objects))
+            image, labels = self._cut(image, labels, chosen, rng)
+            # an object can leave the crop or be void there: draw again, deterministically
+            if (labels == chosen).sum() >= MIN_VISIBLE_PX:
+                return image, labels, objects, chosen
+        raise DatasetError(
+            f"{source.annotation}: neither this nor {MAX_DRAWS - 1} other draws gave an object of "
+            f"{self.crop.min_area_px} pixels or more"
+        )
+
+    def _large_objects(self, labels: np.ndarray) -> np.ndarray:
+        values, counts = np.unique(labels, return_counts=True)
+        keep = (values != 0) & (values != VOID) & (counts >= self.crop.min_area_px)
+        return values[keep]
+
+    def _cut(
+        self, image: np.ndarray, labels: np.ndarray, chosen: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        crop = self.crop
+        rows, columns = np.nonzero(labels == chosen)
+        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+        side = np.exp(rng.uniform(*np.log(crop.object_side)))
+        # never so small that the image's longer side leaves the crop unfilled
+        smallest = max(crop.scale[0], crop.size / max(labels.shape))
+        scale = np.clip(
+            side / max(bottom - top, right - left), smallest, max(crop.scale[1], smallest)
+        )
+        aspect = crop.aspect ** rng.uniform(-0.5, 0.5)
+        scales = np.array([scale * aspect, scale / aspect])  # x, y
+        centre = np.array([(left + right) / 2, (top + bottom) / 2])
+        origin = centre - crop.size / scales * (0.5 + rng.uniform(-crop.shift, crop.shift, 2))
+        # stay inside the image where it is large enough, centre it where it is not
+        extent = np.array([labels.shape[1], labels.shape[0]], float)
+        slack = extent - crop.size / scales
+        origin = np.where(slack > 0, np.clip(origin, 0, np.maximum(slack, 0)), slack / 2)
+        matrix = np.zeros((2, 3))
+        matrix[[0, 1], [0, 1]] = scales
+        matrix[:, 2] = -origin * scales + (scales - 1) / 2
+        if rng.random() < 0.5:
+            matrix[0] *= -1
+            matrix[0, 2] += crop.size - 1
+        size = (crop.size, crop.size)
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        if scale < 0.7:
+            # warpAffine does not average: reduce first, then warp the rest
+            reduced = cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
+            ratio = np.array([image.shape[1] / reduced.shape[1], image.shape[0] / reduced.shape[0]])
+            finer = matrix.copy()
+            finer[:, :2] = matrix[:, :2] * ratio
+            finer[:, 2] += (matrix[:, :2] @ ((ratio - 1) / 2))
+            cut = cv2.warpAffine(reduced, finer, size, flags=cv2.INTER_LINEAR, borderValue=GREY)
+        else:
+            cut = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=GREY)
+        target = cv2.warpAffine(
+            labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(VOID, VOID, VOID)
+        )
+        return cut, target
+
+
+def reduce_target(target: np.ndarray, stride: int) -> np.ndarray:
+    """uint8 [H, W] to [H / s, W / s]: object where it fills half, void where any pixel is void."""
+    if stride == 1:
+        return target
+    height, width = target.shape[0] // stride, target.shape[1] // stride
+    cells = target.reshape(height, stride, width, stride)
+    void = (cells == VOID).any((1, 3))
+    inside = (cells == 1).mean((1, 3)) >= 0.5
+    return np.where(void, VOID, inside).astype(np.uint8)
+
+
+def jitter_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random brightness, contrast, gamma and channel gains; now and then grey."""
+    values = np.arange(256, dtype=np.float32) / 255
+    gamma = np.exp(rng.uniform(-0.35, 0.35))
+    contrast, brightness = np.exp(rng.uniform(-0.3, 0.3)), rng.uniform(-0.12, 0.12)
+    curve = ((values**gamma - 0.5) * contrast + 0.5 + brightness)[:, None]
+    curve = curve * np.exp(rng.uniform(-0.1, 0.1, 3))
+    table = (curve.clip(0, 1) * 255).astype(np.uint8).reshape(256, 1, 3)
+    image = cv2.LUT(image, table)
+    if rng.random() < 0.05:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return image
+
+
+def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]) -> Batch:
+    """Stack samples; the clicks stay lists, for corrections are appended to them."""
+    images = torch.from_numpy(np.stack([sample[0] for sample in samples]))
+    targets = torch.from_numpy(np.concatenate([sample[1] for sample in samples]))
+    return Batch(images, targets, [clicks for sample in samples for clicks in sample[2]])
+
+
+def pad_clicks(clicks: Sequence[np.ndarray]) -> Tensor:
+    """float32 [B, P, 3] of click lists of unequal length; label -1 marks padding."""
+    longest = max((len(rows) for rows in clicks), default=0)
+    padded = np.full((len(clicks), longest, 3), -1, np.float32)
+    for index, rows in enumerate(clicks):
+        padded[index, : len(rows)] = rows
+    return torch.from_numpy(padded)
+
+
+class StepSampler(Sampler[list[int]]):
+    """The sample indices of steps start, start + 1, ... of one of `world` processes."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int = 0, world: int = 1) -> None:
+        self.steps = range(start, stop)
+        self.batch, self.rank, self.world = batch, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = (step * self.world + self.rank) * self.batch
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return len(self.steps)

@@ -1,0 +1,54 @@
+"""One process, or several under torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Parallel:
+    """The processes of a run. `torchrun` announces them in the environment.
+
+    Args:
+        device: of this process; by default its own GPU where there is one, else the CPU.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        if device is None:
+            device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        if self.world > 1:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module itself, or one whose gradients are averaged over the processes."""
+        if self.world == 1:
+            return module
+        return DistributedDataParallel(module)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process: all of them must stop at the same step."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.device)
+        distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world > 1:
+            distributed.destroy_process_group()
+
+
+def ignore_interruption(_: int) -> None:
+    """For processes that prepare samples: Ctrl-C is the training loop's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,100 @@
+"""JSON values to nested dataclasses, every value checked against its annotation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def build(kind: type[T], value: Any, name: str) -> T:
+    """A value of the annotated type `kind` from what `json.load` gives.
+
+    Objects become dataclasses, lists become tuples, integers may stand for floats, and where a
+    tuple of dataclasses is wanted one object may stand for itself alone.
+
+    Args:
+        kind: a dataclass, int, float, bool, str, None, a union, `dict[str, X]`, `tuple[X, ...]`
+            or `tuple[X, Y]`.
+        value: the JSON value.
+        name: its place, for messages.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value is of another type or not allowed;
+            the message begins with the place.
+    """
+    return _build(kind, value, name)
+
+
+def _build(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(kind, value, name)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = [argument for argument in arguments if argument is not type(None)]
+        return _build(inner, value, name)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name}: expected an object, got {value!r}")
+        return {key: _build(arguments[1], v, f"{name}.{key}") for key, v in value.items()}
+    if origin is tuple:
+        return _tuple(arguments, value, name)
+    return _scalar(kind, value, name)
+
+
+def _dataclass(kind: Any, value: Any, name: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected an object, got {value!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ValueError(f"{name}: unknown {', '.join(unknown)}; known: {', '.join(hints)}")
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in value
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{name}: {', '.join(missing)} is missing")
+    built = {key: _build(hints[key], v, f"{name}.{key}") for key, v in value.items()}
+    try:
+        return kind(**built)
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}") from None
+
+
+def _tuple(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
+    several = len(arguments) == 2 and arguments[1] is Ellipsis
+    if several and isinstance(value, dict) and dataclasses.is_dataclass(arguments[0]):
+        return (_build(arguments[0], value, name),)
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{name}: expected a list, got {value!r}")
+    if not several and len(value) != len(arguments):
+        raise ValueError(f"{name}: expected {len(arguments)} values, got {len(value)}")
+    kinds = [arguments[0]] * len(value) if several else arguments
+    return tuple(
+        _build(kind, item, f"{name}[{index}]")
+        for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
+
+
+def _scalar(kind: Any, value: Any, name: str) -> Any:
+    # a bool is an int in Python, but not in a configuration
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) is kind:
+        if kind is float and not math.isfinite(value):
+            raise ValueError(f"{name}: expected a finite number, got {value!r}")
+        return value
+    raise ValueError(f"{name}: expected {_WORDS[kind]}, got {value!r}")
