@@ -56,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
             done = trainer.run(args.max_minutes, args.save_every, interruption.is_set)
     except (TrtsegError, ValueError, OSError) as error:
         print(f"trtseg train: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return EXIT_BAD_INPUT if parallel is None else parallel.exit(EXIT_BAD_INPUT)
     finally:
         if parallel is not None:
             parallel.close()
     if parallel.rank == 0:
         print(json.dumps({"done": done, "stage": trainer.stage, "step": trainer.step,
                           "checkpoint": str(args.output / "last")}))
-    return EXIT_INTERRUPTED if interruption.is_set() and not done else 0
+    return parallel.exit(EXIT_INTERRUPTED if interruption.is_set() and not done else 0)
 
 
 class _Interruption:

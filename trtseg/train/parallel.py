@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import torch
 from torch import distributed, nn
@@ -47,6 +48,19 @@ class Parallel:
         """Leave the process group."""
         if self.world > 1:
             distributed.destroy_process_group()
+
+    def exit(self, code: int) -> int:
+        """The exit status of a single process; one of several ends with it here.
+
+        DistributedDataParallel keeps its process group for good (torch 2.13), and with it gloo's
+        threads. A process that still has them when its static objects are destroyed now and then
+        aborts, and torchrun would report a run that is whole as failed.
+        """
+        if self.world > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
 
 
 def ignore_interruption(_: int) -> None:
