@@ -7,10 +7,11 @@ import torch
 from adapt.conftest import click_through, make_learner, write_adaptable
 from trtseg import bundle as bundles
 from trtseg.adapt import ClickAdapter, Learner
-from trtseg.adapt.graph import AdaptableGraph, read_weights
+from trtseg.adapt.graph import AdaptableGraph
 from trtseg.adapt.routes import OnnxRoute, RefitRoute
 from trtseg.adapt.weights import AdaptedWeights
 from trtseg.errors import BundleError
+from trtseg.nn.bundle_weights import read_weights
 from trtseg.runtime.segmenter import Segmenter
 
 # float32 sums of 72 products per layer in another order, three layers, then a sigmoid

@@ -11,16 +11,6 @@ from onnx import TensorProto, numpy_helper
 from trtseg.errors import BundleError
 
 
-def read_weights(graph: bytes) -> dict[str, np.ndarray]:
-    """All floating-point initialisers of a serialised graph, as float32, by name."""
-    model = onnx.load_from_string(graph)
-    return {
-        initialiser.name: numpy_helper.to_array(initialiser).astype(np.float32)
-        for initialiser in model.graph.initializer
-        if initialiser.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
-    }
-
-
 class AdaptableGraph:
     """A graph of which some initialisers are replaced again and again.
 

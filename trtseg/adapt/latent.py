@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.adapt.config import AdaptConfig
-from trtseg.adapt.graph import read_weights
 from trtseg.adapt.learn import Example, Forward
 from trtseg.bundle import Bundle
 from trtseg.errors import BundleError
+from trtseg.nn.bundle_weights import read_weights
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.network import segment_network

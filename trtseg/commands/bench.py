@@ -203,20 +203,10 @@ def _engines(bundle: Bundle, args: argparse.Namespace, cuda_graphs: bool) -> Eng
 def _torch_engines(bundle: Bundle, args: argparse.Namespace, cuda_graphs: bool) -> Engines:
     import torch
 
-    from trtseg.adapt.graph import read_weights
     from trtseg.nn import engines as torch_engines
-    from trtseg.nn.config import NetworkConfig
-    from trtseg.nn.network import LatentDiversity
+    from trtseg.nn.bundle_weights import load_network
 
-    network = LatentDiversity(NetworkConfig.from_dict(dict(bundle.manifest.raw["network"])))
-    values = dict(bundle.parameters.items())
-    for role in bundle.manifest.graphs:
-        values.update(read_weights(bundle.graph(role)))
-    state = network.state_dict()
-    for name, tensor in state.items():
-        if name not in values:
-            raise BackendUnavailable(f"{bundle.path}: no weights named {name} for torch")
-        tensor.copy_(torch.from_numpy(values[name].copy()).reshape(tensor.shape))
+    network = load_network(bundle)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     half = (args.precision or ("fp32" if device == "cpu" else "fp16")) == "fp16"
     return torch_engines.load(network, device=device, half=half, cuda_graphs=cuda_graphs)

@@ -15,6 +15,7 @@ from trtseg.train.data import CropConfig
 from trtseg.train.images import DataConfig
 from trtseg.train.parse import build
 
+BUNDLE_PREFIX = "bundle:"
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")
 
 
@@ -126,7 +127,9 @@ class TrainConfig:
         data: where the images come from; in JSON one source may stand for a list of one.
         segment, select: the two stages.
         initial_weights: ImageNet weights of the encoder (a path, or the URL of torchvision's
-            VGG-19), or a checkpoint folder of ours to start from; None begins at random.
+            VGG-19), or a network of ours to start from: a checkpoint folder, or "bundle:" and
+            the name or path of a bundle; None begins at random.
+        initial_encoder_only: of a network of ours, take the encoder alone.
         batch: crops per step and process.
         bf16: run the networks in bfloat16; the losses stay float32.
         clip_norm: gradients are scaled down to this norm.
@@ -143,6 +146,7 @@ class TrainConfig:
     clicks: ClickConfig = field(default_factory=ClickConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     initial_weights: str | None = None
+    initial_encoder_only: bool = False
     batch: int = 1
     bf16: bool = False
     clip_norm: float = 1.0
@@ -195,6 +199,10 @@ def read_config(path: str | Path) -> TrainConfig:
     folder = path.resolve().parent
 
     def absolute(name: str) -> str:
+        if name.startswith(BUNDLE_PREFIX):
+            bundle = name.removeprefix(BUNDLE_PREFIX)
+            # a bare name is that of a model inside the package
+            return name if Path(bundle).name == bundle else BUNDLE_PREFIX + str(folder / bundle)
         return name if "://" in name else str(folder / name)
 
     initial = config.initial_weights

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from trtseg import bundle as bundles
 from trtseg.errors import CheckpointError
+from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.checkpoint import assign, read_checkpoint, save_checkpoint
 from trtseg.nn.checkpoint import weights as checkpoint_weights
 from trtseg.nn.mobilenet import MobileNetV2
 from trtseg.nn.network import LatentDiversity
-from trtseg.train.config import StageConfig, TrainConfig
+from trtseg.train.config import BUNDLE_PREFIX, StageConfig, TrainConfig
 from trtseg.train.data import Batch, Crops, StepSampler, collate
 from trtseg.train.images import LabelledImages
 from trtseg.train.log import MetricLog
@@ -29,15 +31,27 @@ from trtseg.train.validate import validate
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def initialise_encoder(network: LatentDiversity, source: str) -> None:
-    """Load ImageNet weights (a file, or torchvision's URL) or a whole checkpoint folder of ours.
+def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> None:
+    """Load ImageNet weights (a file, or torchvision's URL), or a network of ours.
+
+    Args:
+        network: receives the weights.
+        source: see `TrainConfig.initial_weights`.
+        encoder_only: of a network of ours, take the encoder alone.
 
     Raises:
-        CheckpointError: the source is missing, damaged or of another network.
+        BundleError, CheckpointError: the source is missing, damaged or of another network.
         ValueError: the network has no encoder that could take them.
     """
-    if Path(source).is_dir():
-        _, state = checkpoint_weights(source)
+    if source.startswith(BUNDLE_PREFIX) or Path(source).is_dir():
+        if source.startswith(BUNDLE_PREFIX):
+            _, state = bundle_weights(bundles.read(source.removeprefix(BUNDLE_PREFIX)))
+        else:
+            _, state = checkpoint_weights(source)
+        if encoder_only:
+            state = network.state_dict() | {
+                name: tensor for name, tensor in state.items() if name.startswith("encoder.")
+            }
         assign(network, state, source)
         return
     if network.encoder is None:
@@ -79,7 +93,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = LatentDiversity(config.network)
         if config.initial_weights is not None:
-            initialise_encoder(self.network, config.initial_weights)
+            initialise(
+                self.network, config.initial_weights, config.initial_encoder_only
+            )
         self.network.to(parallel.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.best_noc = float("inf")
         self.seconds = 0.0

@@ -1,0 +1,63 @@
+"""Where a run's weights come from, when they are ours."""
+
+import dataclasses
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from trtseg import bundle as bundles
+from trtseg.errors import CheckpointError
+from trtseg.nn.bundle_weights import bundle_weights, load_network
+from trtseg.nn.checkpoint import save_checkpoint
+from trtseg.nn.network import LatentDiversity
+from trtseg.train.config import read_config
+from trtseg.train.loop import initialise
+
+
+def test_bundle_gives_the_network_it_was_made_of():
+    bundle = bundles.read("lite")
+    config, state = bundle_weights(bundle)
+    network = LatentDiversity(config)
+    initialise(network, "bundle:lite", encoder_only=False)
+    loaded = load_network(bundle).state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name]) and torch.equal(value, loaded[name]), name
+    graph = onnx.load_from_string(bundle.graph("segment"))
+    head = next(i for i in graph.graph.initializer if i.name.endswith("head.weight"))
+    np.testing.assert_array_equal(network.state_dict()[head.name], numpy_helper.to_array(head))
+
+
+def test_encoder_alone_leaves_the_rest_random():
+    config, state = bundle_weights(bundles.read("lite"))
+    torch.manual_seed(3)
+    network = LatentDiversity(dataclasses.replace(config, candidates=1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    initialise(network, "bundle:lite", encoder_only=True)
+    for name, value in network.state_dict().items():
+        expected = state if name.startswith("encoder.") else before
+        assert torch.equal(value, expected[name]), name
+
+
+def test_encoder_of_another_width_is_refused(tmp_path):
+    config, state = bundle_weights(bundles.read("lite"))
+    save_checkpoint(
+        tmp_path / "c", {f"model.{k}": v for k, v in state.items()}, {"network": config.to_dict()}
+    )
+    network = LatentDiversity(dataclasses.replace(config, width=16))
+    with pytest.raises(CheckpointError, match="weights do not fit"):
+        initialise(network, str(tmp_path / "c"), encoder_only=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("bundle:lite", "bundle:lite"), ("bundle:../a/b", "bundle:{folder}/../a/b"), ("x", "{folder}/x")],
+)
+def test_paths_start_at_the_configuration(given, expected, config, tmp_path):
+    values = config().to_dict() | {"initial_weights": given}
+    (tmp_path / "c.json").write_text(json.dumps(values))
+    folder = tmp_path.resolve()
+    assert read_config(tmp_path / "c.json").initial_weights == expected.format(folder=folder)
