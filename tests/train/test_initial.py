@@ -25,7 +25,8 @@ def test_bundle_gives_the_network_it_was_made_of():
     initialise(network, "bundle:lite", encoder_only=False)
     loaded = load_network(bundle).state_dict()
     for name, value in network.state_dict().items():
-        assert torch.equal(value, state[name]) and torch.equal(value, loaded[name]), name
+        assert torch.equal(value, state[name]), name
+        assert torch.equal(value, loaded[name]), name
     graph = onnx.load_from_string(bundle.graph("segment"))
     head = next(i for i in graph.graph.initializer if i.name.endswith("head.weight"))
     np.testing.assert_array_equal(network.state_dict()[head.name], numpy_helper.to_array(head))
@@ -54,7 +55,11 @@ def test_encoder_of_another_width_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("bundle:lite", "bundle:lite"), ("bundle:../a/b", "bundle:{folder}/../a/b"), ("x", "{folder}/x")],
+    [
+        ("bundle:lite", "bundle:lite"),
+        ("bundle:../a/b", "bundle:{folder}/../a/b"),
+        ("x", "{folder}/x"),
+    ],
 )
 def test_paths_start_at_the_configuration(given, expected, config, tmp_path):
     values = config().to_dict() | {"initial_weights": given}
