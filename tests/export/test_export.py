@@ -25,6 +25,7 @@ PLAIN = {**SMALL, "encoder": "none", "previous_mask": True}
 VARIANTS = {
     "lite": lite_config(**SMALL),
     "paper": NetworkConfig(**PLAIN),
+    "pooled": NetworkConfig(**PLAIN, select_pooling="disagreement"),
     "rank": NetworkConfig(**PLAIN, select="rank"),
     "unet, one mask": NetworkConfig(**PLAIN, segment="unet", candidates=1),
 }

@@ -1,5 +1,6 @@
 """f, g and the encoder against hand arithmetic and against their unprojected form."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,6 +8,7 @@ from torch.nn import functional as F
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.context import ContextNetwork, receptive_field
 from trtseg.nn.network import LatentDiversity, normalisation
+from trtseg.nn.select import AGREEMENT_WEIGHT, SelectionNetwork
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 1)
 
@@ -85,6 +87,7 @@ ABLATIONS = [
     {"segment": "unet"},
     {"residual": True},
     {"select_inputs": ("guidance", "masks", "features"), "select_stride": 2},
+    {"select_inputs": ("guidance", "masks"), "select_pooling": "disagreement"},
     *({"candidates": count} for count in range(1, 9)),
 ]
 
@@ -121,6 +124,19 @@ def test_ablated_guidance_has_no_effect(changes, channels):
     assert torch.equal(network.add_guidance(base, guidance), network.add_guidance(base, other))
 
 
+def test_selection_pools_where_the_masks_disagree():
+    select = SelectionNetwork(5, 4, (1,), 1, False, 3, masks=slice(2, 5)).double()
+    x = torch.rand(2, 5, 6, 9, dtype=torch.double)
+    maps = select.head(select.context(x)).detach().numpy()
+    masks = x[:, 2:5].numpy()
+    weight = (masks.max(1) - masks.min(1) + AGREEMENT_WEIGHT)[:, None]
+    expected = (maps * weight).sum((2, 3)) / weight.sum((2, 3))
+    np.testing.assert_allclose(select(x).detach().numpy(), expected, rtol=1e-12)
+    x[:, 2:5] = 0.25  # they agree everywhere: what is left is global average pooling
+    maps = select.head(select.context(x)).mean(dim=(2, 3))
+    torch.testing.assert_close(select(x), maps)
+
+
 def test_lite_works_on_a_grid_of_stride_four():
     config = lite_config()
     network = LatentDiversity(config).eval()
@@ -142,6 +158,11 @@ def test_lite_works_on_a_grid_of_stride_four():
         ({"base_stride": 4}, "image_term: needs base_stride 1"),
         ({"encoder": "none", "image_term": False}, "needs image_term"),
         ({"select_inputs": ("mask",)}, "select_inputs: expected of"),
+        ({"select_pooling": "max"}, "select_pooling: expected one of mean, disagreement"),
+        (
+            {"select_pooling": "disagreement", "select_inputs": ("guidance",)},
+            "needs 'masks' among select_inputs",
+        ),
     ],
 )
 def test_bad_values_are_named(changes, message):

@@ -9,6 +9,7 @@ ENCODERS = ("vgg19", "mobilenet_v2", "none")
 SEGMENTERS = ("can", "unet")
 SELECTORS = ("network", "rank")
 CLICK_MAPS = ("point", "gaussian", "none")
+SELECT_POOLINGS = ("mean", "disagreement")
 SELECT_INPUTS = ("image", "guidance", "masks", "features")
 
 
@@ -38,6 +39,8 @@ class NetworkConfig:
         select_inputs: what g reads, in this order.
         select_width, select_dilations: layers of g.
         select_stride: grid cells per cell of g, by average pooling.
+        select_pooling: how g's maps become scores: "mean" over all cells (the paper), or over
+            those on which the masks disagree ("disagreement", beyond the paper).
         working_long_side_px: the longer side of the working image at inference.
     """
 
@@ -59,6 +62,7 @@ class NetworkConfig:
     select_width: int = 64
     select_dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 1)
     select_stride: int = 1
+    select_pooling: str = "mean"
     working_long_side_px: int = 640
 
     def __post_init__(self) -> None:
@@ -67,6 +71,7 @@ class NetworkConfig:
             ("segment", SEGMENTERS),
             ("select", SELECTORS),
             ("click_map", CLICK_MAPS),
+            ("select_pooling", SELECT_POOLINGS),
         ):
             value = getattr(self, name)
             if value not in allowed:
@@ -78,6 +83,8 @@ class NetworkConfig:
                 raise ValueError(
                     f"select_inputs: expected of {', '.join(SELECT_INPUTS)}, got {value!r}"
                 )
+        if self.select_pooling == "disagreement" and "masks" not in self.select_inputs:
+            raise ValueError("select_pooling 'disagreement': needs 'masks' among select_inputs")
         for name in ("width", "base_stride", "candidates", "select_width", "select_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")

@@ -102,6 +102,11 @@ class LatentDiversity(nn.Module):
             "masks": config.candidates,
             "features": config.width,
         }
+        masks = None
+        if config.select_pooling == "disagreement":
+            before = config.select_inputs[: config.select_inputs.index("masks")]
+            first = sum(sizes[name] for name in before)
+            masks = slice(first, first + config.candidates)
         return SelectionNetwork(
             sum(sizes[name] for name in config.select_inputs),
             config.select_width,
@@ -109,6 +114,7 @@ class LatentDiversity(nn.Module):
             config.select_stride,
             config.residual,
             config.candidates,
+            masks,
         )
 
     def effective_guidance_weight(self) -> Tensor:
