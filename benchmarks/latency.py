@@ -4,6 +4,8 @@
 
 writes OUTPUT.json, OUTPUT.md and OUTPUT.png, and prints the table. Everything is warm: buffers are
 made and caches filled before the first measured call. The photo is the demo's, resized.
+`adaptation` is a click that is learnt from, and what the end of an image then takes; it needs torch
+and the model's importance, and says so where they are missing.
 `grabcut` is OpenCV's, with one iteration a click, as its own interactive sample does. `peer` is a
 network of the size that click-based peers run at every click (HRNet-18s, random weights, which do
 not change its time); it needs torch and timm and is left out, with a note, where they are missing.
@@ -26,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from trtseg import Segmenter, __version__
+from trtseg.errors import BundleError
 from trtseg.runtime.image import load_image
 from trtseg.runtime.onnxruntime import physical_cores
 
@@ -42,6 +45,7 @@ def main() -> int:
     sizes = {name: SIZES[name] for name in args.sizes}
     methods: dict[str, Callable[[np.ndarray, argparse.Namespace], Samples]] = {
         "trtseg": measure_trtseg,
+        "adaptation": measure_adaptation,
         "grabcut": measure_grabcut,
         "peer": measure_peer,
     }
@@ -54,8 +58,8 @@ def main() -> int:
                 progress.set_description(f"{method} {size_name}")
                 try:
                     phases = methods[method](image, args)
-                except ModuleNotFoundError as error:
-                    notes.append(f"{method} {size_name}: left out, no module {error.name}")
+                except (ModuleNotFoundError, BundleError) as error:
+                    notes.append(f"{method} {size_name}: left out, {error}")
                     phases = {}
                 for phase, samples in phases.items():
                     rows.append(row(method, size_name, phase, samples))
@@ -84,8 +88,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=30,
                         help="end a phase after this long, with at least two samples")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--methods", nargs="+", default=["trtseg", "grabcut", "peer"],
-                        choices=("trtseg", "grabcut", "peer"))
+    methods = ("trtseg", "adaptation", "grabcut", "peer")
+    parser.add_argument("--methods", nargs="+", default=list(methods), choices=methods)
     return parser.parse_args()
 
 
@@ -142,6 +146,37 @@ def measure_trtseg(image: np.ndarray, args: argparse.Namespace) -> Samples:
     for name, values in parts.items():
         phases[f"  {name.removesuffix('_ms')}"] = values[WARM_UP:]
     return phases
+
+
+def measure_adaptation(image: np.ndarray, args: argparse.Namespace) -> Samples:
+    """Clicks that are learnt from (IA), the learning alone, and the end of an image (SA)."""
+    import torch
+
+    torch.set_num_threads(args.threads or physical_cores())
+    segmenter = Segmenter.load(
+        args.model, backend=args.backend, device=args.device, threads=args.threads
+    )
+    sequence = segmenter.sequence(adapt="both")
+    encoded = segmenter.encode(image, "RGB")
+    out = np.empty(image.shape[:2], np.uint8)
+    clicks: list[float] = []
+    learning: list[float] = []
+    first, *others = points(image)
+    with sequence.image(encoded, focus=None) as session:
+
+        def click() -> None:
+            # the first click corrects nothing; it is made again when the others have been used
+            if len(session.clicks) in (0, 1 + len(others)):
+                session.reset()
+                session.add_click(*first, out=out)
+            prediction = session.add_click(*others[len(session.clicks) - 1], out=out)
+            clicks.append(prediction.timing.total_ms)
+            learning.append(prediction.timing.adapt_ms)
+
+        warm = len(timed(click, 2, args.seconds))
+        timed(click, min(args.clicks, 50), args.seconds)
+        ends = timed(lambda: sequence.learn_from(session), 10, args.seconds)
+    return {"IA click": clicks[warm:], "  learning": learning[warm:], "SA image": ends}
 
 
 def measure_grabcut(image: np.ndarray, args: argparse.Namespace) -> Samples:
