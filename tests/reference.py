@@ -125,3 +125,53 @@ def changed_box(a, b):
     if len(rows) == 0:
         return np.zeros(4, np.int32)
     return np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1], np.int32)
+
+
+def click_maps(points, size, limit_px, sigma_px=None):
+    """[4, H, W]; rows of NaN are no points."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    clicks, distances = [], []
+    for kind in np.asarray(points, np.float64):
+        present = kind[~np.isnan(kind).any(1)]
+        distance = distance_map(present, size, limit_px)
+        if sigma_px is not None:
+            click = np.exp(-(distance**2) / (2 * sigma_px**2))
+        else:
+            click = np.zeros(size)
+            for point in present:
+                y, x = np.clip(np.floor(point + 0.5), 0, np.array(size) - 1)
+                click[(rows == y) & (columns == x)] = 1
+        clicks.append(click)
+        distances.append(distance / limit_px)
+    return np.stack(clicks + distances)
+
+
+def shrinking_matrix(output, source):
+    """[output, source]: each row averages what lies under an output pixel."""
+    matrix = np.zeros((output, source))
+    edges = np.arange(output + 1) * source / output
+    for i in range(output):
+        for j in range(source):
+            matrix[i, j] = max(0.0, min(edges[i + 1], j + 1) - max(edges[i], j))
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def prepare_image(pixels, size, mean, scale, bgr=False):
+    """[3, h, w]; pixels [H, W, C] of 0 .. 255 or 0 .. 1."""
+    full = 255.0 if pixels.dtype == np.uint8 else 1.0
+    values = pixels.astype(np.float64) / full
+    alpha = values[..., 3:] if pixels.shape[2] == 4 else np.ones((*pixels.shape[:2], 1))
+    colour = np.broadcast_to(values[..., :3], (*pixels.shape[:2], 3)) * alpha
+    across = [
+        (shrinking_matrix if source > output else upsampling_matrix)(output, source)
+        for output, source in zip(size, pixels.shape, strict=False)
+    ]
+
+    def resized(image):
+        return np.einsum("yj,xi,jic->cyx", *across, image, optimize=True)
+
+    colour, opaque = resized(colour), resized(alpha)
+    if bgr:
+        colour = colour[::-1]
+    mean, scale = (np.array(v, np.float64)[:, None, None] for v in (mean, scale))
+    return (colour * 255 + mean * (1 - opaque) - mean) * scale

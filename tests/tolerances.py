@@ -15,6 +15,13 @@ STORAGE = {np.dtype(np.float32): 0.0, np.dtype(np.float16): EPS16}
 # One subtraction of coordinates below 2^10, two squares, one sum, one root: a few roundings.
 DISTANCE_MAP = (6 * EPS32, 1e-6)
 
+# DISTANCE_MAP over a limit of at least 1; the exponent's own error, and expf's few ulps.
+CLICK_MAPS = (1e-5, 2e-6)
+
+# Sums of weights and values of up to 255, some 10^4 of them in float32, over 255 at the largest;
+# a position within 2^15 pixels is known to 2^-9.
+PREPARE_IMAGE = (1e-4, 1e-4)
+
 # Squares are integers and the root is correctly rounded: only the comparison in float32 remains.
 DISTANCE_TRANSFORM = (EPS32, 0.0)
 

@@ -12,4 +12,7 @@ PYBIND11_MODULE(TRTSEG_MODULE, m) {
   trtseg::bind_add_guidance(m);
   trtseg::bind_jaccard(m);
   trtseg::bind_compose_mask(m);
+  trtseg::bind_click_maps(m);
+  trtseg::bind_best_map(m);
+  trtseg::bind_prepare_image(m);
 }

@@ -12,5 +12,8 @@ void bind_hypercolumn(pybind11::module_& m);
 void bind_add_guidance(pybind11::module_& m);
 void bind_jaccard(pybind11::module_& m);
 void bind_compose_mask(pybind11::module_& m);
+void bind_click_maps(pybind11::module_& m);
+void bind_best_map(pybind11::module_& m);
+void bind_prepare_image(pybind11::module_& m);
 
 }  // namespace trtseg

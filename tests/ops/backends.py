@@ -113,6 +113,21 @@ class Raw:
             None if box is None else self._host(box),
         )
 
+    def click_maps(self, points, size, limit_px, sigma_px=None, dtype=np.float32):
+        out = self._out((4, *size), dtype)
+        self.module.click_maps(self._in(points), out, limit_px, sigma_px)
+        return self._host(out)
+
+    def best_map(self, maps, scores):
+        out = self._out(maps.shape[1:], maps.dtype)
+        self.module.best_map(self._in(maps), self._in(scores), out)
+        return self._host(out)
+
+    def prepare_image(self, pixels, size, mean, scale, bgr=False, dtype=np.float32):
+        out = self._out((3, *size), dtype)
+        self.module.prepare_image(self._in(pixels), mean, scale, bgr, out)
+        return self._host(out)
+
 
 class Torch:
     name = "torch"
@@ -189,3 +204,19 @@ class Torch:
             out=previous if in_place else None,
         )
         return mask.numpy(), upsampled.numpy(), None if box is None else box.numpy()
+
+    def click_maps(self, points, size, limit_px, sigma_px=None, dtype=np.float32):
+        out = self._in(np.full((4, *size), 77, dtype))
+        return self._ops.click_maps(
+            self._in(points), out, limit_px=limit_px, sigma_px=sigma_px
+        ).numpy()
+
+    def best_map(self, maps, scores):
+        out = self._in(np.full(maps.shape[1:], 77, maps.dtype))
+        return self._ops.best_map(self._in(maps), self._in(scores), out).numpy()
+
+    def prepare_image(self, pixels, size, mean, scale, bgr=False, dtype=np.float32):
+        out = self._in(np.full((3, *size), 77, dtype))
+        return self._ops.prepare_image(
+            self._in(pixels), out, mean=mean, scale=scale, bgr=bgr
+        ).numpy()

@@ -162,6 +162,65 @@ def distance_map(
 
 
 @_on_named_stream
+def click_maps(
+    points: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    limit_px: float,
+    sigma_px: float | None = None,
+    stream: int = 0,
+) -> torch.Tensor:
+    """See `trtseg.ops.click_maps`. Not differentiable."""
+    device = points.device
+    _native(points, "points").click_maps(
+        _view(points, "points", device),
+        _view(out, "out", device),
+        limit_px,
+        sigma_px,
+        _stream(device, stream),
+    )
+    return out
+
+
+@_on_named_stream
+def best_map(
+    maps: torch.Tensor, scores: torch.Tensor, out: torch.Tensor, *, stream: int = 0
+) -> torch.Tensor:
+    """See `trtseg.ops.best_map`. Not differentiable."""
+    device = maps.device
+    _native(maps, "maps").best_map(
+        _view(maps, "maps", device),
+        _view(scores, "scores", device),
+        _view(out, "out", device),
+        _stream(device, stream),
+    )
+    return out
+
+
+@_on_named_stream
+def prepare_image(
+    pixels: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    scale: Sequence[float],
+    bgr: bool = False,
+    stream: int = 0,
+) -> torch.Tensor:
+    """See `trtseg.ops.prepare_image`. Not differentiable."""
+    device = pixels.device
+    _native(pixels, "pixels").prepare_image(
+        _view(pixels, "pixels", device),
+        tuple(mean),
+        tuple(scale),
+        bgr,
+        _view(out, "out", device),
+        _stream(device, stream),
+    )
+    return out
+
+
+@_on_named_stream
 def distance_transform(
     mask: torch.Tensor,
     *,

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import reference
+import tolerances
+
+from trtseg import ops
+from trtseg.runtime.image import as_picture, prepare
+
+from .shapes import DTYPES, ids
+
+MEAN, SCALE = (123.0, 117.0, 104.0), (0.017, 0.018, 0.0175)
+# (source, output): smaller, larger, equal, one axis of each, a single pixel
+SIZES = [
+    ((90, 120), (32, 64)),
+    ((7, 5), (33, 65)),
+    ((33, 65), (33, 65)),
+    ((40, 7), (16, 32)),
+    ((1, 1), (7, 5)),
+    ((33, 65), (1, 1)),
+    ((480, 640), (96, 128)),
+]
+
+
+def random_pixels(rng, size, channels, dtype):
+    if dtype == np.uint8:
+        return rng.integers(0, 256, (*size, channels), np.uint8)
+    return rng.random((*size, channels)).astype(dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("source", [np.uint8, np.float32, np.float16], ids=ids)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_matches_reference(backend, sizes, source, channels, rng):
+    pixels = random_pixels(rng, sizes[0], channels, source)
+    bgr = channels == 3
+    for dtype in DTYPES:
+        found = backend.prepare_image(pixels, sizes[1], MEAN, SCALE, bgr, dtype)
+        assert found.dtype == dtype
+        expected = reference.prepare_image(pixels, sizes[1], MEAN, SCALE, bgr)
+        np.testing.assert_allclose(
+            found, expected, **tolerances.with_storage(tolerances.PREPARE_IMAGE, dtype)
+        )
+
+
+@pytest.mark.parametrize("image_format", ["GRAY", "RGB", "BGR", "RGBA", "BGRA"])
+@pytest.mark.parametrize("sizes", [((90, 120), (32, 64)), ((20, 30), (32, 64))], ids=str)
+def test_equals_what_the_host_prepares(sizes, image_format, rng):
+    """OpenCV rounds to whole levels, of premultiplied colours twice; in between it has 11 bits."""
+    channels = {"GRAY": 1, "RGB": 3, "BGR": 3}.get(image_format, 4)
+    pixels = random_pixels(rng, sizes[0], channels, np.uint8)
+    host = np.empty((1, 3, *sizes[1]), np.float32)
+    mean, scale = np.array(MEAN, np.float32), np.array(SCALE, np.float32)
+    prepare(as_picture(pixels, image_format), (0, 0, *sizes[0]), mean, scale, host)
+    ours = ops.prepare_image(
+        pixels, np.empty_like(host[0]), mean=MEAN, scale=SCALE, bgr=image_format.startswith("B")
+    )
+    levels = 2.1 if channels == 4 else 1.1
+    np.testing.assert_allclose(ours, host[0], atol=levels * max(SCALE))
+
+
+def test_crops_and_other_strides(backend, rng):
+    whole = random_pixels(rng, (50, 60), 4, np.uint8)
+    crop = whole[5:40:2, 3:50, :3]
+    np.testing.assert_array_equal(
+        ops.prepare_image(crop, np.empty((3, 8, 16), np.float32), mean=MEAN, scale=SCALE),
+        backend.prepare_image(np.ascontiguousarray(crop), (8, 16), MEAN, SCALE),
+    )
+
+
+def test_refuses_wrong_arguments():
+    pixels, out = np.zeros((9, 8, 3), np.uint8), np.zeros((3, 4, 4), np.float32)
+    good = {"pixels": pixels, "out": out, "mean": MEAN, "scale": SCALE}
+    assert ops.prepare_image(**good) is out
+    for changes, error, words in (
+        ({"pixels": pixels[..., :2]}, ValueError, "pixels: expected 1, 3 or 4 channels, got 2"),
+        ({"pixels": pixels[..., 0]}, ValueError, r"pixels: expected shape \[H, W, C\]"),
+        ({"pixels": pixels[:0]}, ValueError, "pixels: expected sides of at least 1"),
+        ({"pixels": pixels.astype(int)}, TypeError, "pixels: expected uint8, float16 or float32"),
+        ({"mean": MEAN[:2]}, ValueError, "mean: expected three numbers, got 2"),
+        ({"scale": (1, np.nan, 1)}, ValueError, "scale: expected finite numbers"),
+        ({"out": out[:2]}, ValueError, r"out: expected shape \[3, any, any\]"),
+    ):
+        with pytest.raises(error, match=words):
+            ops.prepare_image(**{**good, **changes})

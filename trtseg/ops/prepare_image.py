@@ -1,0 +1,48 @@
+"""From an image as its owner has it to the encoder's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trtseg.ops.backend import check_rank, is_torch, native, torch_ops
+
+
+def prepare_image(
+    pixels: Any,
+    out: Any,
+    *,
+    mean: Sequence[float],
+    scale: Sequence[float],
+    bgr: bool = False,
+    stream: int = 0,
+) -> Any:
+    """Resize, put into RGB order and normalise: out = (255 pixel - mean) * scale.
+
+    An axis that shrinks takes the mean of what lies under each output pixel; one that grows is
+    interpolated linearly between pixel centres.
+
+    Args:
+        pixels: [H, W, C], C of 1 (grey), 3, or 4 (the last is alpha: transparent pixels take the
+            mean); uint8, or float32 or float16 in [0, 1], which is not checked. Rows and pixels
+            may lie apart.
+        out: float32 or float16 [3, h, w], RGB.
+        mean, scale: three numbers each, RGB, for values of 0 to 255.
+        bgr: the channels of `pixels` come as BGR.
+        stream: CUDA stream handle; ignored on the CPU.
+
+    Returns:
+        `out`.
+
+    Raises:
+        TypeError: array library or dtype not supported.
+        ValueError: shape or memory layout wrong, or `out` shares memory with the pixels.
+    """
+    check_rank(pixels, "H, W, C", "pixels")
+    check_rank(out, "3, h, w", "out")
+    if is_torch(pixels):
+        return torch_ops().prepare_image(
+            pixels, out, mean=mean, scale=scale, bgr=bgr, stream=stream
+        )
+    native(pixels, "pixels").prepare_image(pixels, tuple(mean), tuple(scale), bgr, out, stream)
+    return out
