@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from trtseg.nn.config import NetworkConfig
 from trtseg.train.clicks import ClickConfig
 from trtseg.train.data import CropConfig
 from trtseg.train.images import DataConfig
-from trtseg.train.parse import build
+from trtseg.train.parse import build, read_json
 
 BUNDLE_PREFIX = "bundle:"
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")
@@ -190,10 +189,9 @@ def read_config(path: str | Path) -> TrainConfig:
         OSError: it cannot be read.
     """
     path = Path(path)
+    values = read_json(path)
     try:
-        config = parse_config(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        config = parse_config(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     folder = path.resolve().parent

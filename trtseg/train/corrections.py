@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobile
 from trtseg.train.clicks import ClickConfig, correction_click
 from trtseg.train.data import Batch, CropConfig, Crops, collate
 from trtseg.train.images import DataConfig, LabelledImages
-from trtseg.train.parse import build
+from trtseg.train.parse import build, read_json
 
 VOID = 255
 MOMENTUM = 0.9
@@ -82,11 +81,7 @@ def read_corrections_config(path: str | Path) -> CorrectionsConfig:
         ValueError: not JSON, or a value is not allowed; the message says where.
         OSError: it cannot be read.
     """
-    try:
-        values = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    return build(CorrectionsConfig, values, "config")
+    return build(CorrectionsConfig, read_json(path), "config")
 
 
 class CorrectionsTrainer:

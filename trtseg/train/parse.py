@@ -1,14 +1,29 @@
-"""JSON values to nested dataclasses, every value checked against its annotation."""
+"""JSON files to nested dataclasses, every value checked against its annotation."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value that a JSON file holds.
+
+    Raises:
+        ValueError: not JSON; the message begins with the path.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no text at all, no JSON, or nested too deeply
+        raise ValueError(f"{path}: not JSON: {error}") from None
 
 
 def build(kind: type[T], value: Any, name: str) -> T:
