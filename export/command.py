@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from trtseg.commands.arguments import integer
+
 EXIT_BAD_INPUT = 2
 
 
@@ -16,11 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path,
                         help="bundle to write: a folder, or one file when it ends in .trtseg")
     parser.add_argument("--name", help="the model's name (default: that of the bundle)")
-    parser.add_argument("--long-side", type=int, metavar="PX",
+    parser.add_argument("--long-side", type=integer(1), metavar="PX",
                         help="longer side of the working image (default: as trained)")
     parser.add_argument("--data", type=Path, metavar="DIR",
                         help="images with masks for comparing FP16 and FP32 in NoC")
-    parser.add_argument("--objects", type=int, default=10, help="how many of them (default 10)")
+    parser.add_argument("--objects", type=integer(1), default=10,
+                        help="how many of them (default 10)")
     parser.add_argument("--accuracy", type=Path, metavar="JSON",
                         help="measured accuracy, kept in the manifest")
     parser.add_argument("--force", action="store_true",
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.errors import TrtsegError
     from trtseg.export.bundle import export_bundle, provenance
     from trtseg.nn.checkpoint import load_network, read_checkpoint
+    from trtseg.train.parse import read_json
 
     try:
         network = load_network(args.checkpoint)
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             args.bundle,
             name=args.name or args.bundle.stem,
             training=provenance(read_checkpoint(args.checkpoint)[1], args.checkpoint),
-            accuracy=json.loads(args.accuracy.read_text()) if args.accuracy else None,
+            accuracy=read_json(args.accuracy) if args.accuracy else None,
             data=args.data,
             objects=args.objects,
             force=args.force,

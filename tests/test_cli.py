@@ -11,10 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tensorrt_fixture import device, fake_tensorrt
 from tiny_model import write_tiny
 
-from trtseg import cli
-from trtseg.commands.output import write_image
+from trtseg import __version__, cli
+from trtseg.commands.build_progress import build_progress
+from trtseg.commands.output import write_images
 
 
 @pytest.fixture
@@ -97,8 +99,15 @@ def test_nothing_is_overwritten_without_force(
         (["--click", "1"], "--click: expected X,Y in pixels, got '1'"),
         (["--click", "a,b"], "--click: expected X,Y in pixels, got 'a,b'"),
         (["--click", "1,2,3"], "--click: expected X,Y"),
-        (["--click", "nan,1"], "x: expected a finite number"),
-        (["--click", "500,1"], "x: expected 0 to 159"),
+        (["--click", "nan,1"], "expected a point inside the image, 0,0 to 159,119, got nan,1"),
+        (["--click", "500,1"], "inside the image, 0,0 to 159,119, got 500,1"),
+        (["--click", "-5,3"], "--click: expected a point inside the image, 0,0 to 159,119, got -5"),
+        (["--click=-5,3"], "inside the image, 0,0 to 159,119, got -5,3"),
+        (["--click", "-inf,3"], "inside the image, 0,0 to 159,119, got -inf,3"),
+        (["--click", "1,1", "--background", "-.6,3"], "--background: expected a point inside"),
+        (["--click", "1,1", "--click", "1,119.6"], "inside the image, 0,0 to 159,119, got 1,119.6"),
+        (["--click"], "argument --click: expected one argument"),
+        (["--json", "-5,3", "--click", "1,1"], "--json: ignored explicit argument '-5,3'"),
         (["--click", "1,1", "--model", "none"], "none: no such bundle"),
         (["--click", "1,1", "-o", "mask.gif"], "mask.gif: expected a name ending in"),
         (["--click", "1,1", "-o", "mask.jpg"], "mask.jpg: expected a name ending in one of .png,"),
@@ -108,15 +117,25 @@ def test_nothing_is_overwritten_without_force(
         (["--click", "1,1", "-o", "0.png", "--candidates", "."], "0.png: expected a file for each"),
         (["--click", "1,1", "--overlay", "folder.png", "--force"], "folder.png: is a folder"),
         (["--click", "1,1", "-o", "nowhere/mask.png"], "nowhere: no such folder"),
-        (["--click", "1,1", "--threads", "0"], "threads: expected an integer of at least 1"),
+        (["--click", "1,1", "-o", "dangling.png"], "dangling.png: exists already"),
+        (["--click", "1,1", "-o", "loop.png"], "loop.png: exists already"),
+        (["--click", "1,1", "-o", "loop.png", "--force", "--overlay", "loop.png"], "one twice"),
+        (["--click", "1,1", "--threads", "0"], "threads: expected an integer from 1 to 1024, got"),
+        (["--click", "1,1", "--threads", str(10**20)], "threads: expected an integer from 1 to"),
+        (["--click", "1,1", "--threads", "-1"], "expected an integer from 1 to 1024, got '-1'"),
         (["--click", "1,1", "--device", "tpu"], "device: expected cpu"),
-        (["--click", "1,1", "--candidates", "photo.png"], "photo.png"),
+        (["--click", "1,1", "--candidates", "photo.png"], "photo.png: is no folder"),
+        (["--click", "1,1", "--candidates", "photo.png/all"], "photo.png: is no folder"),
+        (["other.png", "--click", "1,1"], "unrecognized arguments: other.png"),
     ],
 )
 def test_bad_input_is_exit_2_and_one_line(
     workplace: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     Path("folder.png").mkdir()
+    Path("dangling.png").symlink_to("nowhere.png")
+    Path("loop.png").symlink_to("loop.png")
+    before = sorted(workplace.rglob("*"))
     try:
         status = run("segment", "photo.png", "--model", "./tiny", *words)
     except SystemExit as stop:
@@ -124,15 +143,112 @@ def test_bad_input_is_exit_2_and_one_line(
     captured = capsys.readouterr()
     assert status == 2
     assert captured.out == ""
-    assert message in captured.err.splitlines()[-1]
-    assert not Path("photo-mask.png").exists()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert sorted(workplace.rglob("*")) == before
 
 
-def test_unreadable_photos_are_exit_2(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("broken.png").write_bytes(b"nothing")
-    for name in ("none.png", "broken.png", "."):
+def test_unreadable_photos_are_exit_2_and_one_line(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photo = Path("photo.png").read_bytes()
+    Path("text.png").write_bytes(b"nothing")
+    Path("cut.png").write_bytes(photo[: len(photo) // 2])  # libpng itself would tell, too
+    Path("empty.jpg").write_bytes(b"")
+    for name in ("none.png", "text.png", "cut.png", "empty.jpg", "."):
         assert run("segment", name, "--click", "1,1", "--model", "./tiny") == 2
-        assert name in capsys.readouterr().err
+        error = capfd.readouterr().err
+        assert error.startswith(f"trtseg: error: {name}: ")
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("segmen photo.png", "invalid choice: 'segmen'"),
+        ("--nonsense", "required: COMMAND"),
+        ("demo --threads 1.5", "--threads: expected an integer"),
+        ("demo -o nowhere/x.png", "nowhere: no such folder"),
+        ("demo -o loop.png --model none", "none: no such bundle"),
+        ("info --json=yes", "ignored explicit argument 'yes'"),
+        ("completion tcsh", "invalid choice: 'tcsh'"),
+        ("engines list --cache none", "--cache: expected a folder, got 'none'"),
+        ("engines verify --cache photo.png", "--cache: expected a folder, got 'photo.png'"),
+        ("engines prune --limit-mib inf", "--limit-mib: expected a size of at least 0"),
+        ("engines prune --limit-mib nan", "--limit-mib: expected a size of at least 0"),
+        ("engines list --limit-mib 4", "--limit-mib: expected a size of at least 0, with prune"),
+        ("engines list --remove", "--remove: expected with verify, got list"),
+        ("build-engine tiny --profile 0x64", "expected HEIGHTxWIDTH"),
+        ("build-engine tiny --device -1", "--device: expected an integer of at least 0, got '-1'"),
+        ("bench ./tiny --json none/x.json", "none: no such folder"),
+        ("bench ./tiny --json x --plot x", "x: expected a file for each"),
+        ("bench ./tiny --plot x.mpg", "x.mpg: expected a name ending in one of .png, .svg, .pdf"),
+        ("bench ./tiny --size 99999x4", "expected sides up to 32766"),
+        ("bench --compare deep.json deep.json", "deep.json: not JSON"),
+        ("train deep.json --output run", "deep.json: not JSON"),
+        ("train photo.png --output run", "photo.png: not JSON"),
+        ("train deep.json --output run --threads -3", "--threads: expected an integer"),
+        ("train-corrections deep.json --output run", "deep.json: not JSON"),
+        ("adapt-experiment photo.png --data . --output run", "photo.png: not JSON"),
+        ("adapt-demo . --target nan", "--target: expected an IoU in (0, 1], got nan"),
+        ("adapt-demo . -o none/x.png", "none: no such folder"),
+        ("importance tiny . --config none.json", "none.json: No such file"),
+        ("export none out --long-side 0", "--long-side: expected an integer of at least 1"),
+        ("evaluate --output run --data none --model ./tiny", "none: no such file or folder"),
+    ],
+)
+def test_every_command_tells_bad_input_in_one_line(
+    workplace: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    Path("deep.json").write_text("[" * 100_000)
+    before = sorted(workplace.rglob("*"))
+    try:
+        status = run(*line.split())
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_engines_are_looked_for_without_making_the_folder(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTSEG_CACHE", str(workplace / "cache"))
+    for action in ("list", "verify", "prune"):
+        assert run("engines", action) == 0
+        assert capsys.readouterr().out == "no engines\n"
+    assert not Path("cache").exists()
+
+
+def test_a_click_may_lie_on_the_edge_of_the_image(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment("--click", "-.5,-0.5", "--background", "159.5,119.5") == 0
+    assert "click -0.5,-0.5:" in capsys.readouterr().err
+
+
+def test_all_results_appear_or_none(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtseg.commands import output
+
+    def disk_full(path: Path, data: bytes, mode: int) -> None:
+        if "overlay" in path.name:
+            raise OSError(28, "No space left on device")
+        write(path, data, mode)
+
+    write = output.write_atomically
+    monkeypatch.setattr(output, "write_atomically", disk_full)
+    Path("m.png").write_text("precious")
+    assert segment("--click", "80,60", "-o", "m.png", "--force", "--overlay", "overlay.png") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "trtseg: error: overlay.png: cannot be written: No space left on device"
+    assert Path("m.png").read_text() == "precious"
+    assert sorted(p.name for p in workplace.iterdir()) == ["m.png", "photo.png", "tiny"]
 
 
 def test_info_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +329,7 @@ def environment() -> dict[str, str]:
 
 
 def bash(line: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
-    line = line.replace("trtseg", f"{sys.executable} -m trtseg.cli")
+    line = line.replace("trtseg", f"{sys.executable} -m trtseg")
     return subprocess.run(
         ["bash", "-c", line], capture_output=True, timeout=120, env={**environment(), **changes}
     )
@@ -238,7 +354,7 @@ def test_any_file_name_is_taken_and_printed_as_it_is(workplace: Path) -> None:
     for name in names:
         Path(os.fsdecode(name)).write_bytes(Path("photo.png").read_bytes())
         done = subprocess.run(
-            [sys.executable, "-m", "trtseg.cli", "segment", "--click", "80,60",
+            [sys.executable, "-m", "trtseg", "segment", "--click", "80,60",
              "--model", "./tiny", "--", name],
             capture_output=True, timeout=60, env={**environment(), "PYTHONIOENCODING": "utf-8"},
         )  # fmt: skip
@@ -275,7 +391,7 @@ def test_want_of_memory_is_told_in_one_line(
     def fail(*arguments: object) -> None:
         raise MemoryError("Unable to allocate 9 TiB")
 
-    monkeypatch.setattr("trtseg.commands.segment.load_image", fail)
+    monkeypatch.setattr("trtseg.commands.segment.read_photo", fail)
     assert segment("--click", "80,60") == 1
     assert capsys.readouterr().err == "trtseg: error: not enough memory: Unable to allocate 9 TiB\n"
 
@@ -293,7 +409,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
 
     monkeypatch.setattr("os.open", fail)
     with pytest.raises(OSError, match=r"^photo-mask.png: cannot be written: Permission denied$"):
-        write_image(Path("photo-mask.png"), np.zeros((2, 2), np.uint8))
+        write_images({Path("photo-mask.png"): np.zeros((2, 2), np.uint8)})
 
 
 def test_info_names_packages_without_importing_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,3 +444,46 @@ def test_bash_completes_commands_options_and_choices() -> None:
     fish = bash("trtseg completion fish").stdout.decode()
     assert all(f"-fa {name} -d '" in fish for name in cli.COMMANDS)
     assert "from segment' -l output -s o" in fish or "from segment' -s o -l output" in fish
+
+
+def test_the_package_runs_as_a_module(workplace: Path) -> None:
+    done = bash("trtseg --version")
+    assert done.stdout.decode() == f"trtseg {__version__}\n"
+    done = bash("trtseg engines")
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"trtseg engines: error: the following arguments are required:")
+
+
+def test_builds_of_engines_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with build_progress("nothing"):
+        pass
+    assert capsys.readouterr().err == ""
+    with build_progress("lite") as progress:
+        for fraction in (0.0, 0.0, 0.5, 1.0, 0.0, 1.0):
+            progress(fraction, "phase")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" for TensorRT")[0] for line in lines] == [
+        "building lite", "building lite (2)",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with build_progress("lite") as progress:
+        progress(0.0, "phase")
+        progress(1.0, "phase")
+    assert "building lite: 100%" in capsys.readouterr().err
+
+
+def test_segment_shows_the_engines_that_it_builds(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make())
+    monkeypatch.setenv("TRTSEG_CACHE", str(workplace / "cache"))
+    for backend in ("auto", "tensorrt"):
+        assert segment("--click", "80,60", "--backend", backend, "--force") == 0
+        captured = capsys.readouterr()
+        assert ("building ./tiny (3) for TensorRT" in captured.err) == (backend == "auto")
+        assert "tiny on tensorrt" in captured.err
+    assert segment("--click", "80,60", "--device", "cpu", "--force") == 0
+    assert "tiny on ONNX Runtime" in capsys.readouterr().err

@@ -32,6 +32,7 @@ LAYERS = {
     "export": (BELOW_TORCH | PACKAGE | {"nn", "adapt", "train", "export"}, True, True),
     "benchmark": (BELOW_TORCH | PACKAGE | {"benchmark"}, False, True),
     "cli": (EVERYTHING, True, True),
+    "__main__": ({"cli"}, False, False),
     "commands": (EVERYTHING, True, True),
 }
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from trtseg import __version__
+from trtseg.commands.arguments import Parser
 from trtseg.errors import EngineError, TrtsegError
 
 # name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
@@ -33,7 +34,7 @@ COMMANDS = {
         "compute which weights adaptation should hold on to (needs torch)",
     ),
     "adapt-demo": (
-        "trtseg.adapt.demo",
+        "trtseg.adapt.demo_command",
         "replay clicks over a folder with and without adaptation (needs torch)",
     ),
     "adapt-experiment": (
@@ -54,7 +55,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 (it failed) or 2 (bad input)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="trtseg",
         description="Interactive image segmentation: clicks become masks within milliseconds.",
         epilog=EXAMPLES,
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         return _fail(str(error), 1)
     except (TrtsegError, OSError, ValueError) as error:
-        status = _fail(str(error), 2)
+        status = _fail(_told(error), 2)
         try:
             sys.stdout.flush()
         except (OSError, ValueError):
@@ -124,10 +125,13 @@ def _discard_output() -> None:
         sys.stdout = io.StringIO()
 
 
+def _told(error: Exception) -> str:
+    """The error in one line; what the system said about a file begins with the file."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
 def _fail(message: str, status: int) -> int:
     print(f"trtseg: error: {message}", file=sys.stderr)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trtseg.commands.arguments import integer, threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
@@ -23,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, metavar="DIR",
                         help="where table and plots go (default: the output folder)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these sequences only")
-    parser.add_argument("--objects", type=int, default=0,
+    parser.add_argument("--objects", type=integer(0), default=0,
                         help="at most so many of each sequence, for a quick look")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=threads, help="CPU threads")
     parser.add_argument("--report-only", action="store_true", help="run nothing")
 
 
@@ -61,13 +63,9 @@ def read_experiment(path: Path, only: list[str] | None, objects: int) -> Any:
     from dataclasses import replace
 
     from trtseg.adapt.experiment import Experiment
-    from trtseg.train.parse import build
+    from trtseg.train.parse import build, read_json
 
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    experiment = build(Experiment, values, "experiment")
+    experiment = build(Experiment, read_json(path), "experiment")
     known = [source.name for source in experiment.sources]
     for name in only or ():
         if name not in known:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtseg.commands.arguments import integer
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,15 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name or path of the bundle, or a checkpoint of "
                         "`trtseg train-corrections`")
     parser.add_argument("dataset", help="images and masks like those the model was trained on")
-    parser.add_argument("--objects", type=int, default=300,
+    parser.add_argument("--objects", type=integer(1), default=300,
                         help="at most so many, spread over the data set (default %(default)s)")
-    parser.add_argument("--clicks", type=int, default=4,
+    parser.add_argument("--clicks", type=integer(1), default=4,
                         help="simulated clicks per object (default %(default)s)")
     parser.add_argument("--min-area", type=float, default=0.01,
                         help="leave out objects that fill less of their image")
     parser.add_argument("--config", type=Path, metavar="JSON",
                         help="hyperparameters chosen for this model, kept with the importance")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=integer(0), default=0)
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
@@ -45,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.adapt.importance import memory_aware_synapses, save_importance
     from trtseg.evaluate import open_dataset
 
+    notes = {}
+    if args.config is not None:
+        notes["config"] = json.dumps(asdict(config_from_json(args.config.read_text())))
     early = (Path(args.model) / "state.json").is_file()
     subject = early_fusion_subject(Path(args.model)) if early else bundle_subject(args.model)
     if subject.path.exists() and not args.force:
@@ -54,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
     bar = tqdm(indices, desc="importance", unit="object", file=sys.stderr)
     outputs = network_outputs(subject, dataset, bar, args.clicks, args.seed)
     importance = memory_aware_synapses(outputs, subject.weights)
-    notes = {"dataset": dataset.name, "objects": str(len(indices)), "clicks": str(args.clicks)}
-    if args.config is not None:
-        notes["config"] = json.dumps(asdict(config_from_json(args.config.read_text())))
+    notes |= {"dataset": dataset.name, "objects": str(len(indices)), "clicks": str(args.clicks)}
     save_importance(subject.path, importance, subject.fingerprint, notes)
     print(subject.path)
     return 0

@@ -19,8 +19,12 @@ from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
 from trtseg.benchmark.machine import describe, peak_memory_mib
 from trtseg.benchmark.measure import picture_of, time_stages, time_whole
 from trtseg.bundle import Bundle
+from trtseg.commands.arguments import integer, threads
+from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
+from trtseg.runtime.atomic_file import write_atomically
 from trtseg.runtime.engine import Engines
+from trtseg.runtime.image import LONGEST_SIDE_PX
 from trtseg.runtime.segmenter import Segmenter
 
 EXAMPLES = """\
@@ -29,6 +33,7 @@ examples:
   trtseg bench lite --backend tensorrt --size 480x640 --size 1080x1920 --cuda-graphs both
   trtseg bench random:full --backend torch --device cuda --json full.json --plot full.png
   trtseg bench --compare before.json after.json"""
+PLOTS = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,16 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         default="onnxruntime")  # fmt: skip
     parser.add_argument("--device", help="as the backend names it")
     parser.add_argument("--precision", choices=("fp32", "fp16"))
-    parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--threads", type=threads, help="of the CPU")
     parser.add_argument("--size", type=_size, action="append", metavar="HEIGHTxWIDTH",
                         help="image size; may be repeated (default: 480x640)")  # fmt: skip
-    parser.add_argument("--clicks", type=int, default=5, help="per object (default: 5)")
-    parser.add_argument("--repeats", type=int, default=20, help="measured objects (default: 20)")
-    parser.add_argument("--warmup", type=int, default=3, help="objects before (default: 3)")
+    parser.add_argument("--clicks", type=integer(1), default=5, help="per object (default: 5)")
+    parser.add_argument("--repeats", type=integer(1), default=20,
+                        help="measured objects (default: 20)")  # fmt: skip
+    parser.add_argument("--warmup", type=integer(0), default=3, help="objects before (default: 3)")
     parser.add_argument("--cuda-graphs", choices=("on", "off", "both"), default="on")
     parser.add_argument("--adapt", metavar="NAME", help="also time this adapter (needs torch)")
-    parser.add_argument("--json", metavar="FILE", help="write the result")
-    parser.add_argument("--plot", metavar="FILE", help="draw it (needs matplotlib)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    parser.add_argument("--plot", type=Path, metavar="FILE",
+                        help="draw it: PNG, SVG or PDF (needs matplotlib)")
     parser.add_argument("--force", action="store_true", help="replace these files")
     parser.add_argument("--compare", nargs=2, metavar=("A.json", "B.json"))
 
@@ -65,19 +72,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.bundle is None:
         raise ValueError("bench: expected a bundle, or --compare A.json B.json")
-    for name in ("clicks", "repeats"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name}: expected at least 1, got {getattr(args, name)}")
-    if args.warmup < 0:
-        raise ValueError(f"--warmup: expected at least 0, got {args.warmup}")
-    for path in (args.json, args.plot):
-        if path and Path(path).exists() and not args.force:
-            raise FileExistsError(f"{path}: exists; --force replaces it")
+    targets = [path for path in (args.json, args.plot) if path is not None]
+    check_targets(targets, force=args.force, suffixes=None)
+    if args.plot is not None:
+        check_targets([args.plot], force=args.force, suffixes=PLOTS)
     result = measure(args)
     print(report.table(result))
     if args.json:
         text = json.dumps(result, indent=1) + "\n"
-        Path(args.json).write_text(text, encoding="utf-8")
+        write_atomically(args.json, text.encode(), 0o666)
     if args.plot:
         report.plot(result, args.plot)
     return 0
@@ -216,4 +219,7 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, got {text!r}")
-    return int(match[1]), int(match[2])
+    height, width = int(match[1]), int(match[2])
+    if max(height, width) > LONGEST_SIDE_PX:
+        raise argparse.ArgumentTypeError(f"expected sides up to {LONGEST_SIDE_PX}, got {text!r}")
+    return height, width

@@ -6,21 +6,16 @@ import argparse
 import logging
 import re
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from trtseg import bundle as bundles
+from trtseg.commands.arguments import integer
+from trtseg.commands.build_progress import build_progress
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime.build_options import RTX_COMPUTE_CAPABILITIES, BuildOptions
 from trtseg.runtime.bundle_engines import SizeRange, obtain, requests
 from trtseg.runtime.cache import EngineCache
 from trtseg.runtime.cuda_memory import Gpu, describe_gpu, load_cupy
 from trtseg.runtime.tensorrt_library import load_tensorrt
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from trtseg.runtime.build_progress import Progress
 
 EXAMPLES = """\
 examples:
@@ -71,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="ONNX initialisers that adaptation will replace, separated by commas, or all",
     )
-    parser.add_argument("--device", type=int, default=0, help="number of the GPU")
+    parser.add_argument("--device", type=integer(0), default=0, help="number of the GPU")
     parser.add_argument("--output", metavar="FOLDER", help="default: the user's engine cache")
     parser.add_argument("--force", action="store_true", help="build also what is there")
     parser.add_argument("--explain", action="store_true", help="only say what would be built")
@@ -114,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         if args.force:
             cache.remove(request.key)
-        with _progress_bar(request.key.graph) as progress:
+        with build_progress(request.key.graph) as progress:
             result = obtain(request, cache, progress=progress)
         print(
             f"{request.key.graph}\t{'built' if result.built else 'ready'}\t"
@@ -130,7 +125,7 @@ def parse_profile(text: str) -> SizeRange:
     """ "480x640" or "64x64:480x640:1024x1024" as (minimum, optimum, maximum)."""
     sizes = []
     for part in text.split(":"):
-        match = re.fullmatch(r"(\d+)x(\d+)", part)
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", part)
         if match is None:
             raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH or MIN:OPT:MAX, got {text!r}")
         sizes.append((int(match[1]), int(match[2])))
@@ -154,21 +149,3 @@ def _gpu(args: argparse.Namespace, flavour: str) -> Gpu | None:
             f"TensorRT builds on the GPU that will run the engine: {error}. Without a GPU, use "
             f"--target rtx --compute-capability {','.join(RTX_COMPUTE_CAPABILITIES[2:5])}"
         ) from None
-
-
-@contextmanager
-def _progress_bar(name: str) -> Iterator[Progress | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(
-        total=100, desc=name, unit="%", bar_format="{desc}: {n:3.0f}% {bar} {postfix}"
-    ) as bar:
-
-        def show(fraction: float, phase: str) -> None:
-            bar.set_postfix_str(phase, refresh=False)
-            bar.update(100 * fraction - bar.n)
-
-        yield show

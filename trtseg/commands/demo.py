@@ -10,8 +10,8 @@ from pathlib import Path
 
 from trtseg.commands.drawing import contact_sheet
 from trtseg.commands.model_options import add_model_options, load_segmenter
-from trtseg.commands.output import EXACT_SUFFIXES, check_targets, write_image
-from trtseg.runtime.image import load_image
+from trtseg.commands.output import EXACT_SUFFIXES, check_targets, write_images
+from trtseg.commands.photo import read_photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     data = resources.files("trtseg") / "data"
     scene = json.loads((data / "demo.json").read_text())[args.photo]
     with resources.as_file(data / scene["photo"]) as path:
-        picture = load_image(path)
+        picture = read_photo(path)
     segmenter = load_segmenter(args)
     encoded = segmenter.encode(picture.pixels, picture.image_format)
     print(f"encoded {picture.size[1]} x {picture.size[0]} pixels in {encoded.encode_ms:.0f} ms",
@@ -51,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
         prediction.selected,
         prediction.clicks,
     )
-    write_image(args.output, sheet)
-    if args.mask is not None:
-        write_image(args.mask, prediction.mask)
+    results = (sheet, prediction.mask)
+    write_images(dict(zip(targets, results, strict=False)))
     for path in targets:
         print(path)
     return 0

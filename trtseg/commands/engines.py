@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from trtseg.runtime.cache import CacheEntry, EngineCache, default_directory
@@ -30,8 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print to stdout; 1 when `verify` finds damage that it does not remove."""
-    if args.limit_mib is not None and (args.action != "prune" or args.limit_mib < 0):
-        raise ValueError("--limit-mib: a size of at least 0, with prune")
+    limit = args.limit_mib
+    if limit is not None and (args.action != "prune" or not 0 <= limit < math.inf):
+        raise ValueError(f"--limit-mib: expected a size of at least 0, with prune, got {limit:g}")
+    if args.remove and args.action != "verify":
+        raise ValueError(f"--remove: expected with verify, got {args.action}")
+    if args.cache is not None and not Path(args.cache).is_dir():
+        raise NotADirectoryError(f"--cache: expected a folder, got {args.cache!r}")
+    if not Path(args.cache or default_directory()).is_dir():
+        return _show([], [], args.json)  # looking must not make the folder
     cache = EngineCache(args.cache)
     if args.action == "prune":
         removed = cache.prune(args.limit_mib)

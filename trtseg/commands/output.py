@@ -1,9 +1,9 @@
-"""Files that commands write: never over another without being told, never half."""
+"""Files that commands write: never over another without being told, all of them or none."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import cv2
@@ -17,14 +17,14 @@ EXACT_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
 
 
 def check_targets(
-    paths: Iterable[Path], *, force: bool, suffixes: tuple[str, ...] = SUFFIXES
+    paths: Iterable[Path], *, force: bool, suffixes: tuple[str, ...] | None = SUFFIXES
 ) -> None:
     """Refuse before any work is done.
 
     Args:
         paths: of the files to write.
         force: whether files that are there may be replaced.
-        suffixes: the image formats to choose from.
+        suffixes: the formats to choose from; None where any name will do.
 
     Raises:
         FileExistsError: a file is there and `force` is False.
@@ -33,28 +33,55 @@ def check_targets(
     """
     seen = set()
     for path in paths:
-        if path.suffix.lower() not in suffixes:
+        if suffixes is not None and path.suffix.lower() not in suffixes:
             raise ValueError(f"{path}: expected a name ending in one of {', '.join(suffixes)}")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"{path.parent}: no such folder")
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(f"{path.parent}: this folder cannot be written to")
+        check_folder(path.parent)
         if path.is_dir():
             raise IsADirectoryError(f"{path}: is a folder")
-        if path.exists() and not force:
+        if os.path.lexists(path) and not force:  # a link that leads nowhere is there, too
             raise FileExistsError(f"{path}: exists already; pass --force to replace it")
-        place = path.resolve()
+        place = os.path.realpath(path)
         if place in seen:
             raise ValueError(f"{path}: expected a file for each result, got this one twice")
         seen.add(place)
 
 
-def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write grey, RGB or RGBA pixels; the file appears complete or not at all.
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written.
 
     Raises:
-        OSError: it could not be written.
+        OSError: it is missing, no folder, or must not be written to.
     """
+    if not folder.is_dir():
+        if os.path.lexists(folder):
+            raise NotADirectoryError(f"{folder}: is no folder")
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder}: this folder cannot be written to")
+
+
+def write_images(images: Mapping[Path, np.ndarray]) -> None:
+    """Write grey, RGB or RGBA pixels: all files appear, complete, or none does.
+
+    Raises:
+        OSError: one of them could not be written; the message names it.
+    """
+    # What can fail comes first, under other names; renaming is then all that is left to do.
+    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.new") for path in images}
+    try:
+        for path, temporary in staged.items():
+            write_atomically(temporary, _encoded(path, images[path]), 0o666)
+        for path, temporary in staged.items():
+            temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _encoded(path: Path, pixels: np.ndarray) -> bytes:
+    """The file's bytes, in the format that its name asks for."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(
             pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
@@ -62,10 +89,7 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     try:
         good, data = cv2.imencode(path.suffix.lower(), pixels)
     except cv2.error as error:
-        raise OSError(f"{path}: cannot be encoded: {error.err}") from None
+        raise OSError(error.err) from None
     if not good:
-        raise OSError(f"{path}: cannot be encoded")
-    try:
-        write_atomically(path, data.tobytes(), 0o666)
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise OSError("its format cannot hold this image")
+    return data.tobytes()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trtseg import bundle as bundles
 from trtseg.commands.drawing import overlay
 from trtseg.commands.model_options import add_model_options, load_segmenter
-from trtseg.commands.output import EXACT_SUFFIXES, check_targets, write_image
-from trtseg.runtime.image import load_image
+from trtseg.commands.output import EXACT_SUFFIXES, check_folder, check_targets, write_images
+from trtseg.commands.photo import read_photo
 from trtseg.runtime.prediction import Prediction
 
 EXAMPLES = """\
@@ -70,36 +72,68 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--click: expected at least one X,Y")
     if not any(positive for _, _, positive in args.clicks):
         raise ValueError("--click: expected at least one point on the object")
-    picture = load_image(args.photo)
+    picture = read_photo(args.photo)
+    _check_inside(args.clicks, picture.size)
     mask_path = args.output or Path(f"{args.photo.stem}-mask.png")
     single = [p for p in (mask_path, args.overlay, args.cutout) if p is not None]
     check_targets(single, force=args.force)
     exact = [p for p in (mask_path, args.cutout) if p is not None]
     check_targets(exact, force=args.force, suffixes=EXACT_SUFFIXES)
+    hypotheses = _hypotheses(args, single) if args.candidates is not None else []
     segmenter = load_segmenter(args)
-    hypotheses = []
-    if args.candidates is not None:
-        args.candidates.mkdir(parents=True, exist_ok=True)
-        hypotheses = [args.candidates / f"{i}.png" for i in range(segmenter.candidates)]
-        check_targets([*single, *hypotheses], force=args.force)
     encoded = segmenter.encode(picture.pixels, picture.image_format)
     session = segmenter.session(encoded, focus=None if args.no_focus else "auto")
     for x, y, positive in args.clicks:
         prediction = session.add_click(x, y, positive)
         print(f"click {x:g},{y:g}: {prediction.timing.total_ms:.0f} ms", file=sys.stderr)
-    write_image(mask_path, prediction.mask)
+    images = {mask_path: prediction.mask}
     if args.overlay is not None:
-        write_image(args.overlay, overlay(picture.rgb(), prediction.mask, prediction.clicks))
+        images[args.overlay] = overlay(picture.rgb(), prediction.mask, prediction.clicks)
     if args.cutout is not None:
-        write_image(args.cutout, prediction.cutout())
-    for index, path in enumerate(hypotheses):
-        write_image(path, prediction.candidates[index])
+        images[args.cutout] = prediction.cutout()
+    if hypotheses:
+        args.candidates.mkdir(parents=True, exist_ok=True)
+        images.update(zip(hypotheses, prediction.candidates, strict=True))
+    write_images(images)
     if args.json:
         print(json.dumps(_report(prediction, single + hypotheses, encoded.encode_ms)))
     else:
         for path in single + hypotheses:
             print(path)
     return 0
+
+
+def _check_inside(clicks: list[tuple[float, float, bool]], size: tuple[int, int]) -> None:
+    """Sessions check their clicks, too; here it is done before a model is loaded.
+
+    Raises:
+        ValueError: a click is no point of the image.
+    """
+    height, width = size
+    for x, y, positive in clicks:
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):  # NaN is nowhere
+            raise ValueError(
+                f"{'--click' if positive else '--background'}: expected a point inside the image, "
+                f"0,0 to {width - 1},{height - 1}, got {x:g},{y:g}"
+            )
+
+
+def _hypotheses(args: argparse.Namespace, others: list[Path]) -> list[Path]:
+    """The files for all hypotheses, checked together with the other results.
+
+    Raises:
+        BundleError: there is no such model.
+        OSError, ValueError: see `check_targets`.
+    """
+    folder = args.candidates
+    count = bundles.read(args.model).manifest.candidates
+    paths = [folder / f"{index}.png" for index in range(count)]
+    if folder.is_dir():
+        check_targets([*others, *paths], force=args.force)
+    else:
+        there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+        check_folder(there)
+    return paths
 
 
 def _report(prediction: Prediction, written: list[Path], encode_ms: float) -> dict[str, object]:

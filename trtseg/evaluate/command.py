@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from trtseg.commands.arguments import Parser, threads
 from trtseg.errors import TrtsegError
 from trtseg.evaluate.clicks import PROTOCOLS
 from trtseg.evaluate.configuration import ADAPTATIONS, DataSpec, EvaluationConfig
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refine", action="store_true", help="a graph cut refines the model's masks"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    parser.add_argument("--threads", type=int, metavar="N", help="per worker's model")
+    parser.add_argument("--threads", type=threads, metavar="N", help="per worker's model")
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N")
     parser.add_argument(
         "--merge", nargs="+", type=Path, metavar="DIR", help="bring shards together"
@@ -193,7 +194,7 @@ def finish(directory: RunDirectory, *, with_report: bool = True) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m trtseg.evaluate`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="trtseg evaluate", description="Measure a method with simulated clicks."
     )
     add_arguments(parser)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trtseg.commands.arguments import Parser, integer, threads
+
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -23,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="continue from the folder's last checkpoint, exactly")
     parser.add_argument("--max-minutes", type=float, metavar="N",
                         help="save and stop after this long; --resume goes on")
-    parser.add_argument("--save-every", type=int, default=500, metavar="STEPS")
-    parser.add_argument("--workers", type=int, default=1,
+    parser.add_argument("--save-every", type=integer(1), default=500, metavar="STEPS")
+    parser.add_argument("--workers", type=integer(0), default=1,
                         help="processes that prepare samples (default 1)")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--threads", type=threads, help="CPU threads of torch")
     parser.add_argument("--device", help="for example cpu or cuda:0 (default: a GPU if there is)")
 
 
@@ -93,6 +95,6 @@ class _Interruption:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m trtseg.train`."""
-    parser = argparse.ArgumentParser(prog="trtseg train", description=__doc__)
+    parser = Parser(prog="trtseg train", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(arguments))

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from trtseg.commands.arguments import integer, threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
@@ -16,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="continue from the folder's checkpoint, exactly")
     parser.add_argument("--max-minutes", type=float, metavar="N",
                         help="save and stop after this long; --resume goes on")
-    parser.add_argument("--save-every", type=int, default=500, metavar="STEPS")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--save-every", type=integer(1), default=500, metavar="STEPS")
+    parser.add_argument("--threads", type=threads, help="CPU threads of torch")
     parser.add_argument("--device", help="for example cpu or cuda:0 (default: a GPU if there is)")
 
 

@@ -6,6 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from trtseg.commands.arguments import integer, threads
+from trtseg.commands.output import check_targets
+
+PLOTS = (".png", ".svg", ".pdf")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
@@ -16,12 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="lite", help="name or path of the bundle")
     parser.add_argument("--mode", choices=("image", "sequence", "both"), default="both")
     parser.add_argument("--target", type=float, default=0.85, help="IoU that ends an object")
-    parser.add_argument("--clicks", type=int, default=20, help="the user gives up after as many")
-    parser.add_argument("--objects", type=int, default=0, help="at most so many")
+    parser.add_argument("--clicks", type=integer(1), default=20,
+                        help="the user gives up after as many")
+    parser.add_argument("--objects", type=integer(0), default=0, help="at most so many")
     parser.add_argument("--shift", choices=("none", "inverted", "thermal"), default="none",
                         help="show the images as another modality might")
     parser.add_argument("--budget-ms", type=float, help="limit of the learning at each click")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=threads, help="CPU threads")
     parser.add_argument("--force", action="store_true", help="replace an existing plot")
 
 
@@ -39,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.adapt.subjects import bundle_subject
     from trtseg.runtime.segmenter import Segmenter
 
-    if args.output.exists() and not args.force:
-        raise FileExistsError(f"{args.output}: exists already; pass --force to replace it")
+    check_targets([args.output], force=args.force, suffixes=PLOTS)
+    if not 0 < args.target <= 1:
+        raise ValueError(f"--target: expected an IoU in (0, 1], got {args.target:g}")
     if args.threads:
         torch.set_num_threads(args.threads)
     segmenter = Segmenter.load(args.model, threads=args.threads)
