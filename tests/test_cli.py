@@ -59,10 +59,12 @@ def test_segment_writes_all_it_is_asked_for(
 
     assert segment(
         "--click", "80,60", "--background", "20.5,20", "--click", "90,66", "-o", "m.png",
-        "--overlay", "o.jpg", "--cutout", "c.png", "--candidates", "all", "--json",
+        "--overlay", "o.jpg", "--sheet", "s.png", "--cutout", "c.png", "--candidates", "all",
+        "--json",
     ) == 0  # fmt: skip
     report = json.loads(capsys.readouterr().out)
-    assert report["files"] == ["m.png", "o.jpg", "c.png", "all/0.png", "all/1.png", "all/2.png"]
+    hypotheses = [f"all/{index}.png" for index in range(3)]
+    assert report["files"] == ["m.png", "o.jpg", "s.png", "c.png", *hypotheses]
     segmenter = Segmenter.load("./tiny", threads=1)
     picture = load_image("photo.png")
     session = segmenter.session(segmenter.encode(picture.pixels, picture.image_format))
@@ -75,6 +77,7 @@ def test_segment_writes_all_it_is_asked_for(
         candidate = cv2.imread(f"all/{index}.png", cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(candidate, p.candidates[index])
     assert cv2.imread("o.jpg").shape == (120, 160, 3)
+    assert cv2.imread("s.png").shape[0] == 480
     assert report["rle"] == p.rle()
     assert report["pixels"] == (p.mask > 0).sum()
     assert report["size"] == {"height": 120, "width": 160}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trtseg import bundle as bundles
-from trtseg.commands.drawing import overlay
+from trtseg.commands.drawing import contact_sheet, overlay
 from trtseg.commands.model_options import add_model_options, load_segmenter
 from trtseg.commands.output import EXACT_SUFFIXES, check_folder, check_targets, write_images
 from trtseg.commands.photo import read_photo
@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="PNG",
                         help="the mask, 0 and 255 (default: PHOTO-mask.png here)")
     parser.add_argument("--overlay", type=Path, metavar="PNG", help="the photo with the mask")
+    parser.add_argument("--sheet", type=Path, metavar="PNG",
+                        help="the photo with the mask, and beside it with every hypothesis")
     parser.add_argument("--cutout", type=Path, metavar="PNG",
                         help="the object on a transparent ground")
     parser.add_argument("--candidates", type=Path, metavar="DIR",
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     picture = read_photo(args.photo)
     _check_inside(args.clicks, picture.size)
     mask_path = args.output or Path(f"{args.photo.stem}-mask.png")
-    single = [p for p in (mask_path, args.overlay, args.cutout) if p is not None]
+    single = [p for p in (mask_path, args.overlay, args.sheet, args.cutout) if p is not None]
     check_targets(single, force=args.force)
     exact = [p for p in (mask_path, args.cutout) if p is not None]
     check_targets(exact, force=args.force, suffixes=EXACT_SUFFIXES)
@@ -89,6 +91,15 @@ def run(args: argparse.Namespace) -> int:
     images = {mask_path: prediction.mask}
     if args.overlay is not None:
         images[args.overlay] = overlay(picture.rgb(), prediction.mask, prediction.clicks)
+    if args.sheet is not None:
+        images[args.sheet] = contact_sheet(
+            picture.rgb(),
+            prediction.mask,
+            prediction.candidates,
+            prediction.scores,
+            prediction.selected,
+            prediction.clicks,
+        )
     if args.cutout is not None:
         images[args.cutout] = prediction.cutout()
     if hypotheses:
