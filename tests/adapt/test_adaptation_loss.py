@@ -108,3 +108,19 @@ def test_the_mask_term_is_least_at_the_mask():
     logits = torch.logit(mask).requires_grad_()
     mask_loss(logits, mask).backward()
     assert float(logits.grad.abs().max()) < 1e-12
+
+
+def test_the_jaccard_mask_term_is_that_of_the_soft_masks():
+    logits, _, mask, *_ = _problem((7, 5), 1)
+    found = 1 / (1 + np.exp(-logits))
+    expected = 1 - np.minimum(found, mask).sum() / np.maximum(found, mask).sum()
+    loss = mask_loss(torch.tensor(logits), torch.tensor(mask), "jaccard")
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_jaccard_mask_term_of_two_empty_masks_is_0():
+    logits = torch.full((2, 2), -200.0, requires_grad=True)
+    loss = mask_loss(logits, torch.zeros(2, 2), "jaccard")
+    loss.backward()
+    assert loss.item() == 0
+    assert bool(torch.isfinite(logits.grad).all())

@@ -6,7 +6,12 @@ import torch
 
 from adapt.conftest import CLICKS, IMAGE, SEQUENCE
 from trtseg.adapt.config import AdaptConfig, Learning
-from trtseg.adapt.early_fusion import EarlyFusionModel, EarlyFusionSequence, EarlyFusionSession
+from trtseg.adapt.early_fusion import (
+    EarlyFusionModel,
+    EarlyFusionSequence,
+    EarlyFusionSession,
+    shown_rows,
+)
 from trtseg.nn.deeplab import DeepLab, small_config
 
 
@@ -97,3 +102,9 @@ def test_nothing_to_undo_is_an_error(photo):
     model = _model()
     with pytest.raises(ValueError, match="nothing to undo"):
         EarlyFusionSession(model, photo, model.initial, adapts=False).undo()
+
+
+def test_the_first_click_alone_is_the_first_positive_one():
+    rows = np.array([[1, 1, 0], [2, 2, 1], [3, 3, 1]], np.float32)
+    learning = Learning(1, 1e-3, 0.0, 0.0, guidance="first")
+    assert shown_rows(rows, learning, [0]).tolist() == [[2, 2, 1]]

@@ -145,6 +145,7 @@ def test_the_budget_ends_the_steps_but_not_the_first():
         {"correction_weight": 1.5},
         {"importance_weight": -1.0},
         {"guidance": "some"},
+        {"mask_loss": "dice"},
         {"budget_ms": 0.0},
     ],
 )

@@ -49,6 +49,30 @@ def test_one_step_after_every_image_and_the_state_is_carried_on(learner, photo):
     assert not seen[1].same_values(seen[2].values)
 
 
+def test_guided_by_the_first_click_what_it_showed_learns(segmenter, importance, photo, monkeypatch):
+    learning = Learning(1, 1e-3, 0.0, 0.0, guidance="first", mask_loss="jaccard")
+    learner = make_learner(segmenter, importance, sequence=learning)
+    seen = []
+    example = learner.model.example
+
+    def watched(shown, *others):
+        seen.append(shown)
+        return example(shown, *others)
+
+    monkeypatch.setattr(learner.model, "example", watched)
+    sequence = Sequence(learner, "sequence")
+    with sequence.image(photo, focus=None) as session:
+        click_through(session)
+        session.select((session.shown_candidates[0] + 1) % 3)
+        shown = session.shown_candidates
+    assert len(seen[0].positive) == 1
+    assert len(seen[0].negative) == 0
+    assert seen[0].selected == shown[0] != shown[-1]
+    head = "segment.head.bias"
+    moved = sequence.weights.values[head] != learner.initial.values[head]
+    assert moved.nonzero().flatten().tolist() == [shown[0]]
+
+
 def test_image_mode_carries_nothing_on(learner, photo):
     sequence = Sequence(learner, "image")
     _run(sequence, _images(photo))

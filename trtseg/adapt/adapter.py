@@ -144,7 +144,7 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
 
     Args:
         observation: with all clicks.
-        guidance: "all", "subset" or "earlier".
+        guidance: as `Learning.guidance`.
         seed: of the random subset.
     """
     positive, negative = observation.positive, observation.negative
@@ -153,6 +153,9 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
             positive = positive[:-1]
         else:
             negative = negative[:-1]
+    elif guidance == "first":
+        # a user begins with a positive click
+        positive, negative = positive[:1], negative[:0]
     elif guidance == "subset":
         rng = np.random.default_rng(seed)
         # as a user would begin: at least one positive click, where there is one

@@ -6,7 +6,8 @@ import json
 import math
 from dataclasses import dataclass
 
-GUIDANCE = ("all", "subset", "earlier")
+GUIDANCE = ("all", "subset", "earlier", "first")
+MASK_LOSSES = ("cross-entropy", "jaccard")
 MODES = ("image", "sequence", "both")
 
 
@@ -21,8 +22,12 @@ class Learning:
             cross-entropy to the mask predicted before has 1 - lambda.
         importance_weight: gamma, of the importance-weighted distance to the initial weights.
         guidance: which clicks the network is shown while the loss uses all of them: "all", a
-            random "subset", or the "earlier" ones only, without the newest. A network that obeys
-            its guidance maps has no loss, and learns nothing, at a click that it is shown.
+            random "subset", the "earlier" ones only, without the newest, or the "first" one only.
+            A network that obeys its guidance maps has no loss, and learns nothing, at a click
+            that it is shown.
+        mask_loss: between the network's mask and the mask predicted before: "cross-entropy" over
+            its pixels (CA eq. 3) or the relaxed "jaccard" distance (LD eq. 3), which does not
+            favour the background where objects are small.
         budget_ms: begin no step that would end later than this; None for no limit.
     """
 
@@ -31,15 +36,17 @@ class Learning:
     correction_weight: float
     importance_weight: float
     guidance: str = "all"
+    mask_loss: str = "cross-entropy"
     budget_ms: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ValueError(f"steps: expected at least 0, got {self.steps}")
-        if self.guidance not in GUIDANCE:
-            raise ValueError(
-                f"guidance: expected one of {', '.join(GUIDANCE)}, got {self.guidance!r}"
-            )
+        for name, known in (("guidance", GUIDANCE), ("mask_loss", MASK_LOSSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
         if not 0 <= self.correction_weight <= 1:
             raise ValueError(f"correction_weight: expected 0 to 1, got {self.correction_weight}")
         for name in ("learning_rate", "importance_weight"):

@@ -249,6 +249,8 @@ def shown_rows(rows: np.ndarray, learning: Learning, seed: list[int]) -> np.ndar
         return rows[:-1]
     if learning.guidance == "all":
         return rows
+    if learning.guidance == "first":
+        return rows[np.flatnonzero(rows[:, 2] == 1)[:1]]
     rng = np.random.default_rng(seed)
     kept: list[int] = []
     for label, least in ((1.0, 1), (0.0, 0)):

@@ -96,6 +96,7 @@ def _gradients(
             drift(weights, initial, importance) if learning.importance_weight else 0.0,
             correction_weight=learning.correction_weight,
             importance_weight=learning.importance_weight,
+            mask_loss_kind=learning.mask_loss,
         )
         # weights of other hypotheses have no gradient at all without the importance term
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)

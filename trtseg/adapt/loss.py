@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+TINY = 1e-6  # of a pixel: keeps the Jaccard distance of two empty masks defined
+
 
 def corrected_logits(logits: Tensor, corrections: Tensor) -> Tensor:
     """The logit at every corrected point, bilinear between cells, as masks are composed.
@@ -40,9 +42,20 @@ def correction_loss(logits: Tensor, corrections: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(values, corrections[:, 2])
 
 
-def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """GCE(x, p): mean cross-entropy of every pixel to a mask [H, W] in [0, 1] (CA eq. 3)."""
-    return F.binary_cross_entropy_with_logits(logits, mask)
+def mask_loss(logits: Tensor, mask: Tensor, kind: str = "cross-entropy") -> Tensor:
+    """The distance of a prediction to a mask [H, W] in [0, 1].
+
+    Args:
+        logits: [H, W].
+        mask: of the same size.
+        kind: "cross-entropy", GCE(x, p), the mean over all pixels (CA eq. 3); or "jaccard", the
+            relaxed Jaccard distance (LD eq. 3), 0 for two empty masks.
+    """
+    if kind == "cross-entropy":
+        return F.binary_cross_entropy_with_logits(logits, mask)
+    found = torch.sigmoid(logits)
+    common, either = torch.minimum(found, mask).sum(), torch.maximum(found, mask).sum()
+    return 1 - (common + TINY) / (either + TINY)
 
 
 def drift(
@@ -66,6 +79,7 @@ def adaptation_loss(
     *,
     correction_weight: float,
     importance_weight: float,
+    mask_loss_kind: str = "cross-entropy",
 ) -> Tensor:
     """lambda GCE(x, c) + (1 - lambda) GCE(x, p) + gamma omega^T (theta - theta*)^2, CA eq. 4.
 
@@ -76,8 +90,9 @@ def adaptation_loss(
         distance: what `drift` gives.
         correction_weight: lambda.
         importance_weight: gamma.
+        mask_loss_kind: of `mask_loss`.
     """
     loss = correction_weight * correction_loss(logits, corrections)
     if mask is not None and correction_weight < 1:
-        loss = loss + (1 - correction_weight) * mask_loss(logits, mask)
+        loss = loss + (1 - correction_weight) * mask_loss(logits, mask, mask_loss_kind)
     return loss + importance_weight * distance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,11 @@ class Sequence:
             return Report()
         learner = self.learner
         observation, mask = _final(learner, session)
-        shown = shown_clicks(
-            observation, learner.config.sequence.guidance, [learner.config.seed, self.images]
-        )
+        guidance = learner.config.sequence.guidance
+        shown = shown_clicks(observation, guidance, [learner.config.seed, self.images])
+        if guidance == "first":
+            # what the next image's first click would show is what has to improve
+            shown = replace(shown, selected=session.shown_candidates[0])
         example = learner.model.example(shown, corrections_of(observation), mask)
         weights = learn(
             self.weights,

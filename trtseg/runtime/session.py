@@ -69,6 +69,12 @@ class Session:
             return self._at + 1 < len(self._states)
 
     @property
+    def shown_candidates(self) -> tuple[int, ...]:
+        """Which candidate each event that counts showed, the oldest first; -1 for an empty mask."""
+        with self._lock:
+            return tuple(state.selected for state in self._states[1 : self._at + 1])
+
+    @property
     def prediction(self) -> Prediction:
         """The present state; an empty mask before the first click."""
         with self._lock:
