@@ -13,6 +13,10 @@ class EngineError(TrtsegError, RuntimeError):
     """An inference engine could not be built, loaded or run."""
 
 
+class OutOfMemory(EngineError):
+    """The device, or the limit that was set, has no room; idle buffers were given back before."""
+
+
 class BackendUnavailable(TrtsegError, RuntimeError):
     """A backend was asked for that this installation or machine does not have."""
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiny_model import write_tiny
 from trtseg import Click, EngineError, Segmenter, bundle
 from trtseg.runtime.engine import Engines
 from trtseg.runtime.image import as_picture
-from trtseg.runtime.pipeline import Pipeline
+from trtseg.runtime.pipeline import IDLE_WORKSPACES, LANES, Pipeline
 
 
 def upsampled(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -128,13 +129,50 @@ def test_buffers_are_reused_and_bounded(segmenter: Segmenter, tiny_path: Path) -
         image = np.zeros((200, width, 3), np.uint8)
         encoded = pipeline.encode(as_picture(image), (0, 0, 200, width))
         pipeline.click(encoded, (Click(5, 5),), None)
-    assert len(pipeline._click_buffers._idle) <= 4
-    assert len(pipeline._encode_buffers._idle) <= 4
-    borrow = pipeline._click_buffers.borrow
-    with borrow((128, 128)) as first, borrow((128, 128)) as second:
+    (lane,) = pipeline.lanes._idle
+    assert len(lane.clicks.kept) == len(lane.encoders.kept) == IDLE_WORKSPACES
+    borrow = pipeline.lanes.clicks
+    with borrow((128, 128)) as (_, first), borrow((128, 128)) as (_, second):
         assert first is not second
-    with pipeline._click_buffers.borrow((128, 128)) as third:
+    with borrow((128, 128)) as (_, third):
         assert third in (first, second)
+
+
+def test_more_threads_than_lanes_wait(tiny_path: Path) -> None:
+    pipeline = Segmenter.load(tiny_path, threads=1).pipeline
+    held, go, seen = threading.Semaphore(0), threading.Event(), []
+
+    def hold() -> None:
+        with pipeline.lanes.clicks((64, 64)) as (_, buffers):
+            seen.append(buffers)
+            held.release()
+            go.wait()
+
+    threads = [threading.Thread(target=hold) for _ in range(LANES + 3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(LANES):
+        held.acquire()
+    assert len({id(buffers) for buffers in seen}) == LANES
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert len({id(buffers) for buffers in seen}) == LANES
+    assert len(pipeline.lanes._idle) == LANES
+
+
+def test_buffers_that_a_failing_call_used_are_dropped(tiny_path: Path) -> None:
+    pipeline = Segmenter.load(tiny_path, threads=1).pipeline
+    error = EngineError("broken")
+
+    def fail() -> None:
+        with pipeline.lanes.clicks((64, 64)):
+            raise error
+
+    with pytest.raises(EngineError, match="broken"):
+        fail()
+    (lane,) = pipeline.lanes._idle
+    assert not lane.clicks.kept
 
 
 def test_networks_that_break_the_agreement_are_refused(tmp_path: Path, tiny_path: Path) -> None:

@@ -17,11 +17,13 @@ from tensorrt_fixture import device, fake_cupy, fake_tensorrt, graphs
 from tiny_model import write_tiny
 
 from trtseg import bundle as bundles
-from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
 from trtseg.runtime import bundle_engines, tensorrt
 from trtseg.runtime.build_options import BuildOptions, Profile
 from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import CudaMemory, Scratch, describe_gpu, load_cupy
+from trtseg.runtime.cuda_memory import CudaMemory, describe_gpu, load_cupy, record_cuda_graph
+from trtseg.runtime.pipeline import LANES, RECORDED_CLICKS, ROOM
+from trtseg.runtime.recording import RUNS_BEFORE_RECORDING, Recorded
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.tensorrt_build import BuildCancelled, build_engine
 from trtseg.runtime.tensorrt_engine import TensorRTEngine
@@ -46,18 +48,17 @@ def memory(cupy) -> CudaMemory:
     return CudaMemory(load_cupy())
 
 
-def small_engine(trt, memory: CudaMemory, folder: Path, scratch=None, **options) -> TensorRTEngine:
+def small_engine(trt, memory: CudaMemory, folder: Path, **options) -> TensorRTEngine:
     path = graphs.segment(folder / "small.onnx", dtype="float32", channels=8, dilations=(1, 2))
     build = BuildOptions(precision="fp32", refittable=options.pop("refittable", ()))
     profiles = [Profile.static((12, 16)), Profile((4, 4), (12, 16), (32, 32))]
     plan = build_engine(path, profiles, options=build).plan
-    scratch = scratch or Scratch(memory)
-    library = load_tensorrt()
-    return TensorRTEngine(library, plan, "small", memory=memory, scratch=scratch, **options)
+    return TensorRTEngine(load_tensorrt(), plan, "small", memory=memory, **options)
 
 
-def bound(engine: TensorRTEngine, size: tuple[int, int], seed: int = 0):
-    memory = engine.memory
+def bound(engine: TensorRTEngine, size: tuple[int, int], seed: int = 0, memory=None):
+    """On the engine's own memory, or on a lane of it."""
+    memory = memory or engine.memory
     x = np.random.default_rng(seed).standard_normal((1, 8, *size)).astype(np.float32)
     shapes = engine.output_shapes({"x": x.shape})
     buffers = {"x": memory.array(x), "masks": memory.empty(shapes["masks"], np.float32)}
@@ -68,6 +69,10 @@ def expected(engine: TensorRTEngine, x: np.ndarray) -> np.ndarray:
     return engine.handle.session.run(["masks"], {"x": x})[0]
 
 
+def recorded(binding, memory: CudaMemory) -> Recorded:
+    return Recorded(binding.run, memory, binding.graph_key, record_cuda_graph)
+
+
 def test_an_engine_runs_and_replays_one_graph(trt, memory, tmp_path: Path) -> None:
     engine = small_engine(trt, memory, tmp_path)
     assert [(s.name, s.dtype, s.shape) for s in (*engine.inputs, *engine.outputs)] == [
@@ -75,21 +80,15 @@ def test_an_engine_runs_and_replays_one_graph(trt, memory, tmp_path: Path) -> No
         ("masks", np.float32, (1, 6, None, None)),
     ]
     binding, buffers, x = bound(engine, (12, 16))
+    network = recorded(binding, memory)
     for run in range(5):
         memory.fill(buffers["masks"], np.nan)
-        binding.run()
+        network.run()
         np.testing.assert_array_equal(memory.host(buffers["masks"]), expected(engine, x))
-        assert binding.captured == (run >= 2)
+        assert network.recorded == (run >= RUNS_BEFORE_RECORDING)
     memory.copy(x + 1, buffers["x"])
-    binding.run()
+    network.run()
     np.testing.assert_array_equal(memory.host(buffers["masks"]), expected(engine, x + 1))
-
-
-def test_graphs_can_be_switched_off(trt, memory, tmp_path: Path) -> None:
-    binding, _, _ = bound(small_engine(trt, memory, tmp_path, cuda_graphs=False), (12, 16))
-    for _ in range(5):
-        binding.run()
-    assert not binding.captured
 
 
 def test_rtx_captures_by_itself(monkeypatch, memory, tmp_path: Path) -> None:
@@ -97,9 +96,10 @@ def test_rtx_captures_by_itself(monkeypatch, memory, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     binding, _, _ = bound(small_engine(trt, memory, tmp_path), (12, 16))
+    network = recorded(binding, memory)
     for _ in range(5):
-        binding.run()
-    assert not binding.captured
+        network.run()
+    assert not network.recorded
     configs = [value for what, value in trt.calls if what == "context"]
     assert {config.cuda_graph_strategy.name for config in configs} == {"WHOLE_GRAPH_CAPTURE"}
 
@@ -114,20 +114,19 @@ def test_the_tightest_profile_is_chosen(trt, memory, tmp_path: Path) -> None:
 
 
 def test_one_scratch_serves_all_sizes_and_engines(trt, memory, tmp_path: Path) -> None:
-    scratch = Scratch(memory)
-    first = small_engine(trt, memory, tmp_path, scratch)
-    second = small_engine(trt, memory, tmp_path, scratch)
-    small, small_buffers, x_small = bound(first, (4, 4), 1)
-    for _ in range(4):
+    first, second = (small_engine(trt, memory, tmp_path) for _ in range(2))
+    binding, small_buffers, x_small = bound(first, (4, 4), 1)
+    small = recorded(binding, memory)
+    for _ in range(5):
         small.run()
-    assert small.captured
-    before = scratch.size_bytes
+    assert small.recorded
+    before = memory.scratch_bytes
     large, large_buffers, x_large = bound(second, (32, 32), 2)
-    assert scratch.size_bytes > before
+    assert memory.scratch_bytes > before
     large.run()
     small.run()
     # The scratch moved: the graph with its old address is gone.
-    assert not small.captured
+    assert not small.recorded
     np.testing.assert_array_equal(memory.host(small_buffers["masks"]), expected(first, x_small))
     np.testing.assert_array_equal(memory.host(large_buffers["masks"]), expected(second, x_large))
 
@@ -160,46 +159,68 @@ def test_a_failing_run_says_what_tensorrt_said(trt, memory, tmp_path: Path) -> N
     np.testing.assert_array_equal(memory.host(buffers["masks"]), expected(binding._engine, x))
 
 
-def test_a_capture_that_fails_leaves_plain_runs(trt, memory, tmp_path: Path) -> None:
-    binding, _, _ = bound(small_engine(trt, memory, tmp_path), (12, 16))
-    binding.run()
-    binding.run()
+def test_a_recording_that_fails_leaves_plain_runs(trt, memory, tmp_path: Path) -> None:
+    binding, buffers, x = bound(small_engine(trt, memory, tmp_path), (12, 16))
+    network = recorded(binding, memory)
+    for _ in range(RUNS_BEFORE_RECORDING):
+        network.run()
     trt.fail_execution = True
     with pytest.raises(EngineError):
-        binding.run()
+        network.run()
     trt.fail_execution = False
-    binding.run()
-    assert not binding.captured
+    memory.fill(buffers["masks"], np.nan)
+    network.run()
+    assert not network.recorded
+    np.testing.assert_array_equal(memory.host(buffers["masks"]), expected(binding._engine, x))
 
 
-def test_threads_share_an_engine(trt, memory, tmp_path: Path) -> None:
+def test_threads_share_an_engine_and_nothing_else(trt, memory, tmp_path: Path) -> None:
     engine = small_engine(trt, memory, tmp_path)
-    wrong = []
+    together, right = threading.Barrier(4), []
 
     def work(seed: int) -> None:
-        binding, buffers, x = bound(engine, (4 + seed, 8), seed)
+        lane = memory.lane()
+        binding, buffers, x = bound(engine, (4 + seed, 8), seed, lane)
+        network = recorded(binding, lane)
+        together.wait()
         for _ in range(6):
-            binding.run()
-        if not np.array_equal(memory.host(buffers["masks"]), expected(engine, x)):
-            wrong.append(seed)
+            network.run()
+        right.append(np.array_equal(lane.host(buffers["masks"]), expected(engine, x)))
+        together.wait()  # until all have run, no lane is gone
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert wrong == []
+    assert right == [True] * 4
+    runs = [value for what, value in trt.calls if what == "run"]
+    for distinct in zip(*runs, strict=True):  # contexts, streams, scratch buffers
+        assert len(set(distinct)) == 4
+
+
+def test_a_lane_waits_for_what_it_follows(memory) -> None:
+    lane = memory.lane()
+    source = memory.array(np.arange(6, dtype=np.float32))  # still queued
+    out = lane.empty((6,), np.dtype(np.float32))
+    lane.follow(memory)
+    lane.copy(source, out)
+    np.testing.assert_array_equal(lane.host(out), np.arange(6))
+    assert lane.stream != memory.stream
+    assert memory.lane_of(lane.stream) is lane
+    with pytest.raises(EngineError, match="of no lane"):
+        memory.lane_of(99)
 
 
 def test_a_corrupt_plan(trt, memory) -> None:
     with pytest.raises(EngineError, match="small: TensorRT cannot load this engine: the plan's"):
-        TensorRTEngine(load_tensorrt(), b"x", "small", memory=memory, scratch=Scratch(memory))
+        TensorRTEngine(load_tensorrt(), b"x", "small", memory=memory)
 
 
 def test_memory_has_a_hard_limit(cupy) -> None:
     memory = CudaMemory(load_cupy(), limit_mib=1)
     kept = memory.empty((1 << 19,), np.uint8)
-    with pytest.raises(EngineError, match=r"2\.0 MiB more are needed, 0\.5 MiB of the 1 MiB"):
+    with pytest.raises(OutOfMemory, match=r"2\.0 MiB more are needed, 0\.5 MiB of the 1 MiB"):
         memory.empty((1 << 21,), np.uint8)
     assert memory.used_bytes() == 1 << 19
     del kept
@@ -216,37 +237,20 @@ def test_copies_between_host_device_and_other_libraries(memory) -> None:
     memory.copy(out, again)
     np.testing.assert_array_equal(memory.host(again), values)
 
-    class Foreign:
-        on_device = np.full((3, 2), 7, np.float32)
-
-    for attribute in ("__dlpack__", "__cuda_array_interface__"):
+    wanted = np.full((3, 2), 7, np.float32)
+    for foreign in (
+        fake_cupy.DlpackArray(wanted, fake_cupy.Stream()),
+        fake_cupy.InterfaceArray(wanted, fake_cupy.Stream.null),
+    ):
         memory.fill(again, 0)
-        memory.copy(type("Array", (Foreign,), {attribute: None})(), again)
-        np.testing.assert_array_equal(memory.host(again), Foreign.on_device)
+        memory.copy(foreign, again)
+        np.testing.assert_array_equal(memory.host(again), wanted)
     with pytest.raises(TypeError, match="on the GPU, got list"):
         memory.copy([1], again)
 
 
-def test_click_maps(memory) -> None:
-    distance = memory.array(np.array([[0, 1], [2, 300]], np.float32))
-    out = memory.empty((2, 2), np.float16)
-    memory.ramp(distance, 255.0, out)
-    np.testing.assert_allclose(memory.host(out), np.array([[0, 1], [2, 300]]) / 255, rtol=1e-3)
-    memory.gaussian(distance, 2.0, out)
-    np.testing.assert_allclose(
-        memory.host(out), np.exp(-np.array([[0, 1], [4, 9e4]]) / 8), rtol=1e-3
-    )
-    memory.dots(np.array([[1, 0]]), out)
-    np.testing.assert_array_equal(memory.host(out), [[0, 0], [1, 0]])
-    memory.dots(np.zeros((0, 2), np.int64), out)
-    assert not memory.host(out).any()
-
-
 def test_refit_swaps_two_engines(trt, memory, tmp_path: Path) -> None:
-    scratch = Scratch(memory)
-    pair = RefitPair(
-        lambda: small_engine(trt, memory, tmp_path, scratch, refittable=("head.bias",))
-    )
+    pair = RefitPair(lambda: small_engine(trt, memory, tmp_path, refittable=("head.bias",)))
     old = pair.engine
     binding, buffers, _ = bound(old, (12, 16))
     for _ in range(4):
@@ -264,12 +268,14 @@ def test_refit_swaps_two_engines(trt, memory, tmp_path: Path) -> None:
     got = memory.host(buffers["masks"])
     np.testing.assert_allclose(np.log(got / (1 - got)), logits + bias[:, None, None], atol=1e-4)
     # The engine that answered first is refitted next: a graph of old weights is not replayed.
-    for _ in range(4):
-        binding.run()
+    network = recorded(binding, memory)
+    for _ in range(5):
+        network.run()
+    assert network.recorded
     assert pair.refit({"head.bias": memory.array(0 * bias)}) is old
     assert pair.refit({"head.bias": memory.array(2 * bias)}) is new
-    binding.run()
-    assert not binding.captured
+    network.run()
+    assert not network.recorded
 
 
 @pytest.mark.parametrize(
@@ -286,10 +292,7 @@ def test_refit_swaps_two_engines(trt, memory, tmp_path: Path) -> None:
 def test_a_refit_that_fails_leaves_the_answering_engine(
     trt, memory, tmp_path: Path, weights, words
 ) -> None:
-    scratch = Scratch(memory)
-    pair = RefitPair(
-        lambda: small_engine(trt, memory, tmp_path, scratch, refittable=("head.bias",))
-    )
+    pair = RefitPair(lambda: small_engine(trt, memory, tmp_path, refittable=("head.bias",)))
     old = pair.engine
     with pytest.raises(EngineError, match=words):
         pair.refit({name: memory.array(values) for name, values in weights.items()})
@@ -340,6 +343,110 @@ def test_the_same_masks_as_onnx_runtime(trt, tiny, image, tmp_path: Path) -> Non
         np.testing.assert_array_equal(*masks)
     masks = [session.undo().mask for session in sessions]
     np.testing.assert_array_equal(*masks)
+
+
+def both(tiny: Path, folder: Path, **options) -> tuple[Segmenter, Segmenter]:
+    """The same model on the stand-ins for a GPU, and on ONNX Runtime."""
+    bundle = bundles.read(tiny)
+    engines = tensorrt.load(bundle, cache=EngineCache(folder / "cache"), **options)
+    return Segmenter(bundle, engines), Segmenter.load(tiny, backend="onnxruntime", threads=1)
+
+
+POSITIONS = [(10 + 7 * i % 100, 8 + 11 * i % 75, i % 3 != 1) for i in range(12)]
+
+
+def test_a_click_is_one_graph(trt, tiny, image, tmp_path: Path) -> None:
+    """Two images in turn on one set of buffers: what differs must come in by the buffers."""
+    ours, theirs = both(tiny, tmp_path)
+    images = [image, np.ascontiguousarray(image[::-1])]
+    pairs = [
+        [each.session(each.encode(one), focus=None) for each in (ours, theirs)] for one in images
+    ]
+    trt.calls.clear()
+    fake_cupy.graphs_launched.clear()
+    for number, (x, y, positive) in enumerate(POSITIONS):
+        mine, wanted = (s.add_click(x, y, positive) for s in pairs[number % 2])
+        np.testing.assert_array_equal(mine.mask, wanted.mask)
+        assert mine.selected == wanted.selected
+        assert mine.changed == wanted.changed
+        plain = sum(what == "run" for what, _ in trt.calls)
+        # `segment` and `select`, three times one by one and once more while they are recorded
+        assert plain == 2 * min(number + 1, RUNS_BEFORE_RECORDING + 1)
+        assert len(fake_cupy.graphs_launched) == max(0, number + 1 - RUNS_BEFORE_RECORDING)
+    assert len({id(graph) for graph in fake_cupy.graphs_launched}) == 1
+    for sessions in pairs:
+        mine, wanted = (session.undo() for session in sessions)
+        np.testing.assert_array_equal(mine.mask, wanted.mask)
+
+
+def test_a_preferred_candidate_is_composed_after_the_graph(
+    trt, tiny, image, tmp_path: Path
+) -> None:
+    sessions = [each.session(each.encode(image), focus=None) for each in both(tiny, tmp_path)]
+    for x, y, positive in POSITIONS[:5]:
+        for session in sessions:
+            session.add_click(x, y, positive)
+    for session in sessions:
+        session.select(2)
+    for x, y, positive in POSITIONS[5:]:
+        mine, wanted = (session.add_click(x, y, positive) for session in sessions)
+        assert mine.selected == wanted.selected
+        np.testing.assert_array_equal(mine.mask, wanted.mask)
+
+
+def test_more_clicks_than_there_is_room_for(trt, tiny, image, tmp_path: Path) -> None:
+    sessions = [each.session(each.encode(image), focus=None) for each in both(tiny, tmp_path)]
+    for number in range(ROOM + RUNS_BEFORE_RECORDING + 2):
+        fake_cupy.graphs_launched.clear()
+        x, y = number * 37 % 120, number * 23 % 90
+        mine, wanted = (session.add_click(x, y) for session in sessions)
+        np.testing.assert_array_equal(mine.mask, wanted.mask)
+        grown = RUNS_BEFORE_RECORDING > number - ROOM >= 0
+        warming = number < RUNS_BEFORE_RECORDING or grown
+        assert len(fake_cupy.graphs_launched) == (0 if warming else 1)
+
+
+def test_recorded_clicks_are_few(trt, tiny, tmp_path: Path) -> None:
+    ours, _ = both(tiny, tmp_path)
+    for width in range(120, 170, 5):  # of one working size, all of them
+        encoded = ours.encode(np.zeros((width * 3 // 4, width, 3), np.uint8))
+        ours.session(encoded, focus=None).add_click(5, 5)
+    (lane,) = ours.pipeline.lanes._idle
+    assert max(len(buffers._runs) for buffers in lane.clicks.kept.values()) <= RECORDED_CLICKS
+
+
+def test_without_graphs_the_masks_are_the_same(trt, tiny, image, tmp_path: Path) -> None:
+    ours, theirs = both(tiny, tmp_path, cuda_graphs=False)
+    sessions = [each.session(each.encode(image)) for each in (ours, theirs)]
+    for x, y, positive in POSITIONS:
+        mine, wanted = (session.add_click(x, y, positive) for session in sessions)
+        np.testing.assert_array_equal(mine.mask, wanted.mask)
+    assert fake_cupy.graphs_launched == []
+
+
+def test_sessions_in_threads_overlap_and_equal_serial(trt, tiny, image, tmp_path: Path) -> None:
+    ours, theirs = both(tiny, tmp_path)
+    wanted = theirs.session(theirs.encode(image))
+    masks = [wanted.add_click(x, y, positive).mask for x, y, positive in POSITIONS]
+    together, right = threading.Barrier(LANES), []
+    borrow = ours.pipeline.lanes.clicks
+
+    def work() -> None:
+        session = ours.session(ours.encode(image))
+        # All at once hold a lane, so that there are as many contexts, streams and scratches.
+        with borrow(session.encoded.working_size) as (memory, _):
+            right.append(memory.stream)
+            together.wait()
+        found = [session.add_click(x, y, positive).mask for x, y, positive in POSITIONS]
+        right.append(all(map(np.array_equal, found, masks)))
+
+    threads = [threading.Thread(target=work) for _ in range(LANES)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right.count(True) == LANES
+    assert len({each for each in right if each is not True}) == LANES
 
 
 def test_engines_are_built_once_and_rebuilt_for_another_tensorrt(

@@ -321,17 +321,22 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
                 return False
             assert self.scratch[1] >= self.update_device_memory_size_for_shapes()
             assert set(self.addresses) == set(self.engine.names)
-            fake_cupy.streams[stream].queue(self._run)
+            trt.calls.append(("run", (self, stream, self.scratch[0])))
+            addresses, shapes, scratch = dict(self.addresses), dict(self.shapes), self.scratch
+            session = self.engine.session  # what is queued, or recorded, keeps its weights
+            fake_cupy.streams[stream].queue(
+                lambda: self._run(session, addresses, shapes, scratch)
+            )
             return True
 
-        def _run(self) -> None:
+        def _run(self, session, addresses, shapes, scratch) -> None:
             # Every byte of the scratch is overwritten, as kernels would.
-            ctypes.memset(self.scratch[0], 0xFF, self.scratch[1])
-            feeds = {name: self._view(name, self.shapes[name]) for name in self.engine.inputs}
-            names = self.engine.names[len(self.engine.inputs) :]
-            results = self.engine.session.run(names, feeds)
-            for name, values in zip(names, results, strict=True):
-                self._view(name, values.shape)[...] = values
+            ctypes.memset(scratch[0], 0xFF, scratch[1])
+            engine = self.engine
+            feeds = {name: self._view(addresses, name, shapes[name]) for name in engine.inputs}
+            names = engine.names[len(engine.inputs) :]
+            for name, values in zip(names, session.run(names, feeds), strict=True):
+                self._view(addresses, name, values.shape)[...] = values
 
         def _results_on_zeros(self) -> dict[str, np.ndarray]:
             names = self.engine.names[len(self.engine.inputs) :]
@@ -341,10 +346,10 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             }
             return dict(zip(names, self.engine.session.run(names, feeds), strict=True))
 
-        def _view(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        def _view(self, addresses, name: str, shape: tuple[int, ...]) -> np.ndarray:
             dtype = dtypes[self.engine.get_tensor_dtype(name)]
             size = int(np.prod(shape)) * dtype.itemsize
-            buffer = (ctypes.c_uint8 * size).from_address(self.addresses[name])
+            buffer = (ctypes.c_uint8 * size).from_address(addresses[name])
             return np.frombuffer(buffer, dtype).reshape(shape)
 
     class Weights:

@@ -150,6 +150,9 @@ class TorchBinding:
             if "features" in self._tensors:
                 self._tensors["features"].copy_(features)
 
+    def graph_key(self) -> None:
+        """See `Binding`: these weights are run a few times at most, so nothing is recorded."""
+
 
 def _as_tensor(array: Any) -> torch.Tensor:
     if isinstance(array, np.ndarray):

@@ -12,9 +12,11 @@ import numpy as np
 
 from trtseg import ops
 from trtseg.runtime.compose import compose
+from trtseg.runtime.engine import Binding
 from trtseg.runtime.guidance import grid_points
 from trtseg.runtime.image import as_picture, prepare
-from trtseg.runtime.pipeline import SLOPE, ClickBuffers, Pipeline
+from trtseg.runtime.pipeline import ClickBuffers, Pipeline
+from trtseg.runtime.recording import Recorded
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.types import Click
 
@@ -109,7 +111,6 @@ def time_stages(
     encoded = pipeline.encode(picture, region)
     mean, scale = (np.array(v, np.float32) for v in (manifest.mean, manifest.scale))
     bias = memory.array(np.asarray(segmenter.bundle.parameters["bias"]))
-    weight = memory.array(np.asarray(segmenter.bundle.parameters["guidance_weight"]))
     image_weight = None
     if manifest.image_term:
         image_weight = memory.array(np.asarray(segmenter.bundle.parameters["image_weight"]))
@@ -125,7 +126,14 @@ def time_stages(
         levels = [outputs[f"level_{i}"][0] for i in range(manifest.levels)]
         binding = encoder.bind({"image": device_image, **outputs}, memory.stream)
     base = memory.empty(encoded.base.shape, encoded.base.dtype)
-    buffers = ClickBuffers(pipeline, size)
+    buffers = ClickBuffers(pipeline, memory, size)
+
+    def recorded(network: Binding) -> Recorded:
+        """A network by itself as it runs within a click: replayed, where clicks are."""
+        return Recorded(network.run, memory, network.graph_key, pipeline.engines.recorder)
+
+    segment = recorded(buffers.segment(pipeline.engines.segment))
+    select = None if buffers.select is None else recorded(buffers.select)
     mask = np.empty(picture.size, np.uint8)
     clicks = clicks_on(picture.size, 2)
 
@@ -142,11 +150,8 @@ def time_stages(
     def guide(shift: float) -> None:
         moved = [Click(click.x + shift, click.y, click.positive) for click in clicks]
         points = [grid_points(moved, region, grid, positive=kind) for kind in (True, False)]
-        buffers.guidance.update(points, None)
-        ops.add_guidance(
-            encoded.base, buffers.guidance.maps[0], weight, slope=SLOPE, out=buffers.x[0],
-            stream=memory.stream,
-        )  # fmt: skip
+        buffers.load(encoded, points, None)
+        buffers.draw()
 
     def download() -> int:
         return 0 if buffers.scores is None else int(memory.host(buffers.scores)[0].argmax())
@@ -155,19 +160,19 @@ def time_stages(
         maps = buffers.outputs["masks"][0]
         compose(memory, maps[best], region, manifest.threshold, mask)
 
+    encode = None if binding is None else recorded(binding)
     clock = StageClock(pipeline)
     for index in range(warmup + repeats):
         if index == warmup:
             clock.times.clear()
         clock.run("upload", upload)
-        if binding is not None:
-            clock.run("encoder", binding.run)
+        if encode is not None:
+            clock.run("encoder", encode.run)
         clock.run("hypercolumn", hypercolumn)
-        # Each time other clicks: the same ones would be recognised and skipped.
         clock.run("guidance", partial(guide, float(index % 5)))
-        clock.run("f", buffers.segment(pipeline.engines.segment).run)
-        if buffers.select is not None:
-            clock.run("g", buffers.select.run)
+        clock.run("f", segment.run)
+        if select is not None:
+            clock.run("g", select.run)
         best = clock.run("download", download)
         clock.run("compose", partial(show, best))
     return {stage: Spread.of(times) for stage, times in clock.times.items()}

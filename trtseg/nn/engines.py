@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,11 +18,9 @@ from torch import Tensor
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.nn.network import LatentDiversity
 from trtseg.runtime.cuda_memory import CudaMemory, load_cupy
-from trtseg.runtime.engine import Engines, HostMemory, Memory, TensorSpec
+from trtseg.runtime.engine import Engines, HostMemory, Memory, TensorSpec, Work
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
-# Runs before a binding is recorded: cuDNN chooses its kernels in the first ones.
-_RUNS_BEFORE_CAPTURE = 3
 
 
 def load(
@@ -40,7 +38,7 @@ def load(
         device: "cpu", "cuda" or "cuda:1".
         half: FP16 weights and buffers; on a CPU that is some 150 times slower.
         channels_last: the memory layout inside the networks.
-        cuda_graphs: replay each binding as one CUDA graph.
+        cuda_graphs: replay each click, and the encoder, as one CUDA graph.
 
     Raises:
         BackendUnavailable: torch or CuPy finds no GPU.
@@ -77,9 +75,8 @@ def load(
         role: str, run: Function, inputs: list[TensorSpec], outputs: list[TensorSpec]
     ) -> TorchEngine:
         return TorchEngine(
-            f"{role} (torch)", run, tuple(inputs), tuple(outputs), place, layout,
-            cuda_graphs=cuda_graphs and place.type == "cuda",
-        )  # fmt: skip
+            f"{role} (torch)", run, tuple(inputs), tuple(outputs), place, layout
+        )
 
     encoder = select = None
     if network.encoder is not None:
@@ -118,7 +115,39 @@ def load(
         encoder=encoder,
         segment=segment,
         select=select,
+        recorder=record_cuda_graph if cuda_graphs and place.type == "cuda" else None,
     )
+
+
+# cuDNN's workspace, torch's allocator and a capture belong to one thread at a time.
+_one_capture = threading.RLock()
+
+
+def record_cuda_graph(memory: Memory, work: Work) -> Work:
+    """See `trtseg.runtime.engine.Recorder`: through torch, whose allocator then keeps what the
+    networks allocate inside the graph for the graph alone.
+
+    Raises:
+        EngineError: something in `work` cannot be captured.
+    """
+    assert isinstance(memory, CudaMemory)
+    stream = torch.cuda.ExternalStream(memory.stream, memory.index)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with (
+            _one_capture,
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
+            work()
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        raise EngineError(f"a CUDA graph cannot be recorded: {first}") from error
+
+    def replay() -> None:
+        with torch.cuda.stream(stream):
+            graph.replay()
+
+    return replay
 
 
 class TorchEngine:
@@ -132,20 +161,17 @@ class TorchEngine:
         outputs: tuple[TensorSpec, ...],
         device: torch.device,
         layout: torch.memory_format,
-        *,
-        cuda_graphs: bool,
     ) -> None:
         self.name, self.inputs, self.outputs = name, inputs, outputs
-        self.device, self.layout, self.cuda_graphs = device, layout, cuda_graphs
-        # cuDNN's workspace, torch's allocator and a capture belong to one thread at a time.
-        self.lock = threading.RLock()
+        self.device, self.layout = device, layout
+        self._shape_lock = threading.Lock()
         self._function = function
         self._shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
 
     def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """See `Engine`; runs the network once on zeros for a size it has not seen."""
         key = tuple(sorted(shapes.items()))
-        with self.lock:
+        with self._shape_lock:
             if key not in self._shapes:
                 dtype = torch.float16 if self.inputs[0].dtype == np.float16 else torch.float32
                 zeros = {
@@ -193,34 +219,21 @@ class TorchBinding:
         tensors = {name: _as_tensor(array) for name, array in buffers.items()}
         self._inputs = {spec.name: tensors[spec.name] for spec in engine.inputs}
         self._outputs = [tensors[spec.name] for spec in engine.outputs]
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._runs = 0
 
     def run(self) -> None:
         """See `Binding`."""
-        with self._engine.lock, self._on_stream():
+        with self._on_stream():
             try:
-                if self._engine.cuda_graphs and self._runs == _RUNS_BEFORE_CAPTURE:
-                    self._capture()
-                if self._graph is not None:
-                    self._graph.replay()
-                else:
-                    self._step()
+                results = self._engine.compute(self._inputs)
+                for out, result in zip(self._outputs, results, strict=True):
+                    out.copy_(result)
             except RuntimeError as error:  # torch.cuda.OutOfMemoryError among them
                 first = str(error).partition("\n")[0]
                 raise EngineError(f"{self._engine.name}: {first}") from error
-            self._runs += 1
 
-    def _step(self) -> None:
-        for out, result in zip(self._outputs, self._engine.compute(self._inputs), strict=True):
-            out.copy_(result)
-
-    def _capture(self) -> None:
-        torch.cuda.synchronize(self._engine.device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._step()
-        self._graph = graph
+    def graph_key(self) -> Hashable | None:
+        """See `Binding`: nothing but the buffers is baked in."""
+        return ()
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         if self._engine.device.type != "cuda":

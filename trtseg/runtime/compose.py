@@ -24,6 +24,7 @@ def compose(
     out: np.ndarray,
     previous: np.ndarray | None = None,
     previous_box: Region | None = None,
+    composed: np.ndarray | None = None,
 ) -> tuple[Region | None, Region | None]:
     """Write the mask of a map that lies over a region; outside of it the mask is empty.
 
@@ -35,6 +36,7 @@ def compose(
         out: uint8 [H, W] on the host, of the image's size; receives 0 and 255.
         previous: the mask before, another array; None for an empty one.
         previous_box: `box_of(previous)`.
+        composed: uint8 of the region's size: the map's mask, where a click has made it already.
 
     Returns:
         (box of the object, box of the pixels that changed).
@@ -50,9 +52,14 @@ def compose(
             probability, size, threshold=threshold, previous=old, out=inner
         )
     else:
-        made = memory.empty(size, np.dtype(np.uint8))
-        ops.compose_mask(probability, size, threshold=threshold, out=made, stream=memory.stream)
-        np.copyto(inner, memory.host(made))
+        if composed is None:
+            made = memory.empty(size, np.dtype(np.uint8))
+            with memory.queueing():
+                ops.compose_mask(
+                    probability, size, threshold=threshold, out=made, stream=memory.stream
+                )
+            composed = memory.host(made)
+        np.copyto(inner, composed)
         changed = None
     found = box_of(inner)
     box = None if found is None else (found[0] + y0, found[1] + x0, found[2] + y0, found[3] + x0)
@@ -74,13 +81,14 @@ def compose_probability(
 ) -> np.ndarray:
     """The probability at the image's size, float32 [H, W]; 0 outside of the region."""
     y0, x0, y1, x1 = region
-    _, values, _ = ops.compose_mask(
-        probability,
-        (y1 - y0, x1 - x0),
-        threshold=threshold,
-        return_probability=True,
-        stream=memory.stream,
-    )
+    with memory.queueing():
+        _, values, _ = ops.compose_mask(
+            probability,
+            (y1 - y0, x1 - x0),
+            threshold=threshold,
+            return_probability=True,
+            stream=memory.stream,
+        )
     values = memory.host(values)
     if (y1 - y0, x1 - x0) == size:
         return values

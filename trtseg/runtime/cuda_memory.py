@@ -1,4 +1,4 @@
-"""Device memory of one GPU for the pipeline, on CuPy: one stream, one bounded pool.
+"""Device memory of one GPU for the pipeline, on CuPy: one bounded pool, a stream per lane.
 
 CuPy is reached at use only. Every call takes the module from the object it belongs to, so that a
 stand-in can take its place where there is no GPU.
@@ -6,8 +6,10 @@ stand-in can take its place where there is no GPU.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
+from trtseg.runtime.engine import Memory, Work
 
 # What TensorRT asks of every address; CuPy's pool aligns to 512.
 ALIGNMENT_BYTES = 256
@@ -81,56 +84,99 @@ def describe_gpu(cupy: Any, index: int) -> Gpu:
     )
 
 
-def _pinned(cupy: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Page-locked host memory from CuPy's pool, which returns there with the last reference."""
-    count = int(np.prod(shape, dtype=np.int64))
-    memory = cupy.cuda.alloc_pinned_memory(max(1, count * np.dtype(dtype).itemsize))
-    return np.frombuffer(memory, dtype, count).reshape(shape)
-
-
 class CudaMemory:
     """See `Memory`: arrays are CuPy's, all work is queued on one stream of our own.
 
-    Threads may share it. Their work is queued in the order in which they ask for it, so two
-    sessions never run at the same moment on the GPU; a click is short, and one stream is what
-    lets all engines share one scratch buffer.
+    A lane (`lane()`) shares the pool and its limit but has a stream and a scratch buffer of its
+    own. One thread at a time works on a lane; any number of threads may share the memory that
+    lanes are made of, their work on it runs in the order in which they ask for it.
 
     Args:
         cupy: from `load_cupy`.
         index: the GPU's number.
-        limit_mib: never more than this is allocated here; None for no limit.
+        limit_mib: never more than this is allocated here, lanes included; None for no limit.
     """
 
     def __init__(self, cupy: Any, index: int = 0, *, limit_mib: int | None = None) -> None:
         self.cupy, self.index = cupy, index
-        self._device = cupy.cuda.Device(index)
-        with self._device:
+        with cupy.cuda.Device(index):
             self._pool = cupy.cuda.MemoryPool()
             if limit_mib is not None:
                 self._pool.set_limit(size=limit_mib << 20)
-            # Non-blocking: the legacy default stream of other libraries is not waited for.
-            self.cupy_stream = cupy.cuda.Stream(non_blocking=True)
-        self.stream = int(self.cupy_stream.ptr)
         self._limit_mib = limit_mib
+        # Held while work is queued: refitting waits for it. Shared by all lanes.
+        self.lock = threading.RLock()
+        self._lanes: weakref.WeakValueDictionary[int, CudaMemory] = weakref.WeakValueDictionary()
+        self._open()
+
+    def _open(self) -> None:
+        """What belongs to this lane alone."""
+        with self.cupy.cuda.Device(self.index):
+            # Non-blocking: the legacy default stream of other libraries is not waited for.
+            self.cupy_stream = self.cupy.cuda.Stream(non_blocking=True)
+        self.stream = int(self.cupy_stream.ptr)
         # Pinned buffers whose upload may be under way, with the event that ends it.
         self._staged: deque[tuple[Any, np.ndarray]] = deque()
         self._staged_lock = threading.Lock()
+        self._scratch: Any = None
+        self._lanes[self.stream] = self
+
+    def lane(self) -> CudaMemory:
+        """See `Memory`."""
+        lane = copy.copy(self)
+        lane._open()
+        return lane
+
+    def lane_of(self, stream: int) -> CudaMemory:
+        """The lane that a stream belongs to; 0 is this memory's own.
+
+        Raises:
+            EngineError: none of this memory's lanes.
+        """
+        lane = self if stream in (0, self.stream) else self._lanes.get(stream)
+        if lane is None:
+            raise EngineError(f"stream {stream} is of no lane of this memory")
+        return lane
+
+    def follow(self, other: Memory) -> None:
+        """See `Memory`."""
+        assert isinstance(other, CudaMemory)
+        self._wait_for(other.cupy_stream)
+
+    def _wait_for(self, producer: Any) -> None:
+        if int(producer.ptr) == self.stream:
+            return
+        with self.cupy.cuda.Device(self.index):
+            event = self.cupy.cuda.Event(disable_timing=True)
+            event.record(producer)
+            self.cupy_stream.wait_event(event)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """CuPy calls inside the block use this GPU, pool and stream."""
-        with self._device, self.cupy.cuda.using_allocator(self._pool.malloc), self.cupy_stream:
+        """CuPy calls inside the block use this GPU, pool and stream.
+
+        CuPy names the current stream as the producer of its arrays: native operations called
+        inside do not wait for the legacy default stream, which a recording could not.
+        """
+        allocator = self.cupy.cuda.using_allocator(self._pool.malloc)
+        with self.cupy.cuda.Device(self.index), allocator, self.cupy_stream:
+            yield
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """See `Memory`."""
+        with self.lock, self.current():
             yield
 
     def used_bytes(self) -> int:
-        """Bytes of the arrays that are alive."""
+        """Bytes of the arrays that are alive, on all lanes."""
         return int(self._pool.used_bytes())
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """See `Memory`.
 
         Raises:
-            EngineError: the GPU, or the limit given to this memory, has no room for it.
+            OutOfMemory: the GPU, or the limit given to this memory, has no room for it.
         """
         try:
             with self.current():
@@ -140,7 +186,7 @@ class CudaMemory:
             self._pool.free_all_blocks()
             need = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
             limit = f" of the {self._limit_mib} MiB allowed" if self._limit_mib else ""
-            raise EngineError(
+            raise OutOfMemory(
                 f"GPU {self.index} is out of memory: {need / 2**20:.1f} MiB more are needed, "
                 f"{self.used_bytes() / 2**20:.1f} MiB{limit} are in use"
             ) from None
@@ -158,52 +204,100 @@ class CudaMemory:
 
     def copy(self, source: Any, out: Any) -> None:
         """See `Memory`; also from any other library's array on this GPU, on its own stream."""
-        ours = isinstance(source, self.cupy.ndarray)
-        if not ours and isinstance(source, np.ndarray):
+        if isinstance(source, np.ndarray):
             self._upload(source, out)
             return
         with self.current():
-            array = source if ours else self._adopt(source)
-            self.cupy.copyto(out, array, casting="same_kind")
+            self.cupy.copyto(out, self.adopt(source), casting="same_kind")
 
     def host(self, array: Any) -> np.ndarray:
         """See `Memory`; pinned, and the caller's to keep."""
-        with self.current():
-            out = _pinned(self.cupy, array.shape, array.dtype)
-            array.get(stream=self.cupy_stream, out=out, blocking=True)
+        out = self.fetch(array)
+        self.synchronize()
         return out
 
-    def synchronize(self) -> None:
+    def fetch(self, array: Any) -> np.ndarray:
+        """See `Memory`; pinned, and the caller's to keep."""
+        with self.current():
+            out = self.staging(array.shape, array.dtype)
+            array.get(stream=self.cupy_stream, out=out, blocking=False)
+        return out
+
+    def staging(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """See `Memory`; from CuPy's pool, where it returns with the last reference."""
+        count = int(np.prod(shape, dtype=np.int64))
+        memory = self.cupy.cuda.alloc_pinned_memory(max(1, count * np.dtype(dtype).itemsize))
+        return np.frombuffer(memory, dtype, count).reshape(shape)
+
+    def transfer(self, source: Any, out: Any) -> None:
         """See `Memory`."""
+        addresses = [
+            side.ctypes.data if isinstance(side, np.ndarray) else int(side.data.ptr)
+            for side in (out, source)
+        ]
+        # The runtime's own call: CuPy's methods would refuse, or wait, while recording.
+        runtime = self.cupy.cuda.runtime
+        runtime.memcpyAsync(*addresses, source.nbytes, runtime.memcpyDefault, self.stream)
+
+    def synchronize(self) -> None:
+        """See `Memory`; of this lane's stream."""
         self.cupy_stream.synchronize()
         with self._staged_lock:
             while self._staged and self._staged[0][0].done:
                 self._staged.popleft()
 
-    def ramp(self, distance: Any, limit: float, out: Any) -> None:
-        """See `Memory`."""
-        with self.current():
-            self.cupy.divide(distance, np.float32(limit), out=out, casting="same_kind")
+    def synchronize_all(self) -> None:
+        """Wait for all streams of the GPU."""
+        with self.cupy.cuda.Device(self.index) as device:
+            device.synchronize()
 
-    def gaussian(self, distance: Any, sigma: float, out: Any) -> None:
-        """See `Memory`; computed in float32 whatever the dtype of `out`."""
-        with self.current():
-            value = self.cupy.multiply(distance, distance)
-            self.cupy.multiply(value, np.float32(-0.5 / sigma**2), out=value)
-            self.cupy.exp(value, out=out, casting="same_kind")
+    def adopt(self, array: Any) -> Any:
+        """See `Memory`.
 
-    def dots(self, pixels: np.ndarray, out: Any) -> None:
-        """See `Memory`."""
-        if len(pixels):
-            positions = self.array(np.ascontiguousarray(pixels))
+        DLPack first: it orders the producer's stream before ours, which a
+        `__cuda_array_interface__` that names no stream (torch's, PyCUDA's) cannot. For those the
+        legacy default stream is waited for, on which such producers work unless told otherwise.
+        """
+        if isinstance(array, self.cupy.ndarray):
+            # CuPy's arrays are on the stream that is current where they are handed over.
+            self._wait_for(self.cupy.cuda.get_current_stream())
+            return array
         with self.current():
-            out.fill(0)
-            if len(pixels):
-                out[positions[:, 0], positions[:, 1]] = 1
+            if hasattr(array, "__dlpack__"):
+                return self.cupy.from_dlpack(array)
+            interface = getattr(array, "__cuda_array_interface__", None)
+            if interface is None:
+                raise TypeError(
+                    f"expected a NumPy array or one on the GPU, got {type(array).__name__}"
+                )
+            if interface.get("stream") is None:
+                self._wait_for(self.cupy.cuda.Stream.null)
+            return self.cupy.asarray(array)
+
+    def reserve_scratch(self, size_bytes: int) -> None:
+        """Make the scratch of this lane at least so large. It serves all engines on the lane,
+        since they run in turn.
+
+        Raises:
+            OutOfMemory: no room; the old one is still there.
+        """
+        if size_bytes > self.scratch_bytes:
+            # The old one returns to the pool, which hands it out again on this stream only.
+            self._scratch = self.empty((size_bytes,), np.dtype(np.uint8))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Size of the scratch; 0 before anything was reserved."""
+        return 0 if self._scratch is None else int(self._scratch.nbytes)
+
+    @property
+    def scratch_address(self) -> int:
+        """Where it is now; it moves when it grows. 0 before anything was reserved."""
+        return 0 if self._scratch is None else int(self._scratch.data.ptr)
 
     def _upload(self, values: np.ndarray, out: Any) -> None:
         with self.current():
-            pinned = _pinned(self.cupy, out.shape, out.dtype)
+            pinned = self.staging(out.shape, out.dtype)
             np.copyto(pinned, values, casting="same_kind")
             out.set(pinned, stream=self.cupy_stream)
             event = self.cupy.cuda.Event(disable_timing=True)
@@ -214,44 +308,34 @@ class CudaMemory:
                 done, _ = self._staged.popleft()
                 done.synchronize()
 
-    def _adopt(self, source: Any) -> Any:
-        """Another library's device array as CuPy's, without a copy.
 
-        DLPack first: it orders the producer's stream before ours, which torch's
-        `__cuda_array_interface__` cannot, as it names no stream.
-        """
-        if hasattr(source, "__dlpack__"):
-            return self.cupy.from_dlpack(source)
-        if hasattr(source, "__cuda_array_interface__"):
-            return self.cupy.asarray(source)
-        raise TypeError(f"expected a NumPy array or one on the GPU, got {type(source).__name__}")
+def record_cuda_graph(memory: Memory, work: Work) -> Work:
+    """See `Recorder`: by stream capture, on the memory's own stream.
 
-
-class Scratch:
-    """The one buffer in which all engines of a bundle compute, since they run in turn.
-
-    `lock` is held while an engine is queued: two threads that queued at once would interleave
-    their kernels on the stream, in the same scratch.
+    Raises:
+        EngineError: something in `work` cannot be captured; the stream is usable again.
     """
+    assert isinstance(memory, CudaMemory)
+    stream = memory.cupy_stream
+    with memory.current():
+        # CuPy's default mode, relaxed: calls of other threads do not break the capture.
+        stream.begin_capture()
+        failure: RuntimeError | None = None
+        graph: Any = None
+        try:
+            work()
+        except RuntimeError as error:  # EngineError and CuPy's among them
+            failure = error
+        finally:
+            try:
+                graph = stream.end_capture()
+            except RuntimeError as error:
+                failure = failure or error
+    if failure is not None:
+        raise EngineError(f"a CUDA graph cannot be recorded: {failure}") from failure
 
-    def __init__(self, memory: CudaMemory) -> None:
-        self.lock = threading.RLock()
-        self._memory = memory
-        self._buffer: Any = None
-        self.size_bytes = 0
+    def replay() -> None:
+        with memory.current():
+            graph.launch(stream=stream)
 
-    @property
-    def address(self) -> int:
-        """Where it is now; it moves when it grows. 0 before anything was reserved."""
-        return 0 if self._buffer is None else int(self._buffer.data.ptr)
-
-    def reserve(self, size_bytes: int) -> None:
-        """Make it at least this large. The lock is held by the caller.
-
-        Raises:
-            EngineError: no room; the old buffer is still there.
-        """
-        if size_bytes > self.size_bytes:
-            # The old one returns to the pool, which hands it out again on this stream only.
-            self._buffer = self._memory.empty((size_bytes,), np.dtype(np.uint8))
-            self.size_bytes = size_bytes
+    return replay

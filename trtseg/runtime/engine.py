@@ -7,13 +7,15 @@ An implementation is a module with `load(bundle, *, device, threads, precision) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 Array = Any  # np.ndarray on the host, or what the backend's memory makes
+Work = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Binding(Protocol):
 
         Raises:
             EngineError: the network could not be run.
+        """
+
+    def graph_key(self) -> Hashable | None:
+        """What a recorded `run` has baked in besides its buffers, such as the address of scratch
+        memory: a recording made under another key is stale. None where `run` cannot be recorded.
         """
 
 
@@ -58,6 +65,19 @@ class Memory(Protocol):
 
     stream: int
 
+    def lane(self) -> Memory:
+        """The same memory with a stream of its own, whose work overlaps with other streams'.
+
+        Arrays are shared; what one stream writes is read on another after `synchronize` or
+        `follow`. The memory itself where nothing is ever queued.
+        """
+
+    def follow(self, other: Memory) -> None:
+        """What is queued from here on waits for what is queued on `other` now."""
+
+    def queueing(self) -> AbstractContextManager[Any]:
+        """Held while work is queued: engines' weights do not change meanwhile."""
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
         """An uninitialised C-contiguous array."""
 
@@ -76,14 +96,29 @@ class Memory(Protocol):
     def synchronize(self) -> None:
         """Wait for everything queued on the stream."""
 
-    def ramp(self, distance: Array, limit: float, out: Array) -> None:
-        """out = distance / limit."""
+    def fetch(self, array: Array) -> np.ndarray:
+        """As `host`, but without waiting: the values are there after `synchronize`."""
 
-    def gaussian(self, distance: Array, sigma: float, out: Array) -> None:
-        """out = exp(-distance^2 / (2 sigma^2))."""
+    def staging(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Host memory for `transfer`: page-locked where that matters."""
 
-    def dots(self, pixels: np.ndarray, out: Array) -> None:
-        """out [H, W] = 1 at `pixels`, int64 [N, 2] (y, x), and 0 elsewhere."""
+    def transfer(self, source: Array, out: Array) -> None:
+        """Queue a copy between C-contiguous buffers of one dtype and shape, `staging` or arrays.
+
+        Both must live and stay as they are until the copy is done; it can be recorded.
+        """
+
+    def adopt(self, array: Any) -> Array:
+        """Another library's array on this memory's device, without a copy, ready to be read by
+        what is queued from here on.
+
+        Raises:
+            TypeError: it lies elsewhere.
+        """
+
+
+# Records what a callable queues on the stream of a memory; calling the result queues it again.
+Recorder = Callable[[Memory, Work], Work]
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,8 @@ class Engines:
         description: for `trtseg info` and error messages, for instance "ONNX Runtime 1.20, CPU".
         memory: where all buffers given to the engines live.
         encoder, segment, select: the networks; None for one that the bundle does not have.
+        recorder: how whole clicks are recorded for replay, see `trtseg.runtime.recording`; None
+            where every call is queued, or computed, anew.
     """
 
     description: str
@@ -101,6 +138,7 @@ class Engines:
     encoder: Engine | None
     segment: Engine
     select: Engine | None
+    recorder: Recorder | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +153,17 @@ class HostMemory:
     """NumPy arrays; the stream is always 0."""
 
     stream = 0
+
+    def lane(self) -> HostMemory:
+        """See `Memory`."""
+        return self
+
+    def follow(self, other: Memory) -> None:
+        """Nothing is ever queued."""
+
+    def queueing(self) -> AbstractContextManager[Any]:
+        """See `Memory`."""
+        return nullcontext()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """See `Memory`."""
@@ -139,17 +188,22 @@ class HostMemory:
     def synchronize(self) -> None:
         """Nothing is ever queued."""
 
-    def ramp(self, distance: np.ndarray, limit: float, out: np.ndarray) -> None:
+    def fetch(self, array: np.ndarray) -> np.ndarray:
         """See `Memory`."""
-        np.divide(distance, np.float32(limit), out=out, casting="same_kind")
+        return array
 
-    def gaussian(self, distance: np.ndarray, sigma: float, out: np.ndarray) -> None:
+    def staging(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """See `Memory`."""
-        np.multiply(distance, distance, out=out, casting="same_kind")
-        np.multiply(out, out.dtype.type(-0.5 / sigma**2), out=out)
-        np.exp(out, out=out)
+        return np.empty(shape, dtype)
 
-    def dots(self, pixels: np.ndarray, out: np.ndarray) -> None:
+    def transfer(self, source: np.ndarray, out: np.ndarray) -> None:
         """See `Memory`."""
-        out.fill(0)
-        out[pixels[:, 0], pixels[:, 1]] = 1
+        np.copyto(out, source, casting="no")
+
+    def adopt(self, array: Any) -> np.ndarray:
+        """See `Memory`."""
+        raise TypeError(
+            f"expected an array in host memory, since the model runs on the CPU, got "
+            f"{type(array).__name__} on a device: copy it to the host (CuPy: array.get(), torch: "
+            'tensor.cpu().numpy()), or load the model with backend="tensorrt"'
+        )

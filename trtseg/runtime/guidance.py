@@ -34,15 +34,18 @@ def grid_points(
 
 
 class GuidanceMaps:
-    """The guidance channels of one workspace, kept up to date incrementally.
+    """The guidance channels of one workspace.
 
     Channels: click maps S_p, S_n, distance maps T_p, T_n (LD eq. 1, divided by their limit; 1
-    where there is no click), then, for models that take it, the previous probability map. A
-    further click costs a minimum with what is there, which is exact: the result does not depend
-    on the way it was reached.
+    where there is no click), then, for models that take it, the previous probability map. `load`
+    brings in what is new, `draw` is work of fixed shape on fixed buffers.
+
+    Args:
+        room: for so many clicks of a kind from the start. With more, `points` moves.
 
     Attributes:
         maps: [1, G, H, W] in the backend's memory.
+        points: float32 [2, N, 2] in the backend's memory, NaN where there is no click.
     """
 
     def __init__(
@@ -52,53 +55,50 @@ class GuidanceMaps:
         stride: int,
         memory: Memory,
         dtype: np.dtype,
+        *,
+        room: int = 0,
     ) -> None:
         self.maps: Array = memory.empty((1, spec.channels, *grid), np.dtype(dtype))
-        self._spec, self._grid, self._memory = spec, grid, memory
+        self._spec, self._memory = spec, memory
         self._limit = spec.distance_limit_px / stride
-        self._distance: Array = memory.empty((2, *grid), np.dtype(np.float32))
-        self._points: list[np.ndarray | None] = [None, None]
+        self._sigma = spec.sigma_grid_px if spec.click_map == "gaussian" else None
+        self._make_room(room)
 
-    def update(self, points: Sequence[np.ndarray], previous: Array | None) -> None:
-        """Make the maps those of these clicks.
+    def load(self, points: Sequence[np.ndarray], previous: Array | None) -> None:
+        """Take over what differs from click to click.
 
         Args:
             points: positive and negative clicks, float32 [N, 2] (y, x) in grid pixels.
             previous: probability map [H, W], or None for zeros; ignored by 4-channel models.
         """
+        needed = max(map(len, points))
+        if needed > self._staged.shape[1]:
+            self._make_room(max(needed, 2 * self._staged.shape[1]))
+        self._staged.fill(np.nan)
         for kind in (0, 1):
-            self._update_kind(kind, points[kind])
+            self._staged[kind, : len(points[kind])] = points[kind]
         if self._spec.previous_mask:
             if previous is None:
                 self._memory.fill(self.maps[0, 4], 0)
             else:
                 self._memory.copy(previous, self.maps[0, 4])
 
-    def _update_kind(self, kind: int, points: np.ndarray) -> None:
-        drawn = self._points[kind]
-        if drawn is not None and np.array_equal(drawn, points):
-            return
-        self._points[kind] = None  # if anything below fails, the next update starts afresh
-        grows = (
-            drawn is not None
-            and 0 < len(drawn) < len(points)
-            and np.array_equal(drawn, points[: len(drawn)])
-        )
-        distance = self._distance[kind]
-        new = points[len(drawn) :] if grows and drawn is not None else points
-        ops.distance_map(
-            self._memory.array(new),
-            self._grid,
+    def draw(self) -> None:
+        """Draw the clicks that were loaded."""
+        self._memory.transfer(self._staged, self.points)
+        ops.click_maps(
+            self.points,
+            self.maps[0, :4],
             limit_px=self._limit,
-            **({"into": distance} if grows else {"out": distance}),
+            sigma_px=self._sigma,
             stream=self._memory.stream,
         )
-        self._memory.ramp(distance, self._limit, self.maps[0, 2 + kind])
-        click_map = self.maps[0, kind]
-        if self._spec.click_map == "gaussian":
-            self._memory.gaussian(distance, self._spec.sigma_grid_px, click_map)
-        else:
-            bounds = np.array(self._grid) - 1
-            nearest = np.clip(np.floor(points + 0.5).astype(np.int64), 0, bounds)
-            self._memory.dots(nearest, click_map)
-        self._points[kind] = points
+
+    def update(self, points: Sequence[np.ndarray], previous: Array | None) -> None:
+        """Make the maps those of these clicks: `load` and `draw`."""
+        self.load(points, previous)
+        self.draw()
+
+    def _make_room(self, count: int) -> None:
+        self._staged = self._memory.staging((2, count, 2), np.dtype(np.float32))
+        self.points: Array = self._memory.empty((2, count, 2), np.dtype(np.float32))

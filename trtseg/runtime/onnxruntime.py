@@ -62,10 +62,13 @@ def load(
         precision: "fp32" or "fp16"; by default fp32 on the CPU, fp16 on a GPU if the bundle has it.
 
     Raises:
+        ValueError: no such device, or more threads than ONNX Runtime can count.
         BackendUnavailable: the installed ONNX Runtime lacks that provider.
         EngineError: a graph could not be loaded or its inputs and outputs are not as agreed.
     """
-    kind, _, index = (device or "cpu").partition(":")
+    if threads is not None and threads >= 2**31:
+        raise ValueError(f"threads: expected less than 2**31, got {threads}")
+    kind, _, index = ("cpu" if device is None else device).partition(":")
     if kind not in PROVIDERS or not (index or "0").isdigit():
         raise ValueError(f"device: expected {', '.join(PROVIDERS)} [:index], got {device!r}")
     provider = PROVIDERS[kind]
@@ -216,6 +219,9 @@ class OnnxBinding:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise EngineError(f"{self._engine.name}: {_first_line(error)}") from error
+
+    def graph_key(self) -> None:
+        """See `Binding`: nothing is queued here."""
 
 
 def _first_line(error: Exception) -> str:

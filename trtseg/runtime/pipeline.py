@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,16 +16,20 @@ import numpy as np
 
 from trtseg import ops
 from trtseg.bundle import Bundle
-from trtseg.errors import EngineError
+from trtseg.errors import EngineError, OutOfMemory
 from trtseg.runtime.encoded import EncodedImage, on_host
-from trtseg.runtime.engine import Array, Binding, Engine, Engines
+from trtseg.runtime.engine import Array, Binding, Engine, Engines, Memory, Recorder
 from trtseg.runtime.guidance import GuidanceMaps, Region, grid_points
 from trtseg.runtime.image import Picture, prepare, working_size
+from trtseg.runtime.recording import Recorded
 from trtseg.types import Click
 
 SLOPE = 0.2  # of the leaky ReLU that follows the first layer
-IDLE_WORKSPACES = 4
+LANES = 4  # calls at the same moment; more wait for one of them
+IDLE_WORKSPACES = 4  # sizes of each kind that a lane keeps buffers for
 BOUND_SEGMENTS = 2  # the model's own engine and one with adapted weights
+RECORDED_CLICKS = 4  # per size: with and without a mask, of the own engine and adapted ones
+ROOM = 32  # clicks of a kind for which a recording need not be made anew
 _T = TypeVar("_T")
 
 
@@ -35,46 +40,130 @@ class Candidates:
     Attributes:
         maps: probabilities [M, H, W] on the base grid, in the backend's memory.
         scores: float32 [M], the selector's logits; all 0 without a selector: the first map leads.
-        guidance_ms, segment_ms, select_ms: what the phases took.
+        mask: uint8 on the host, of the size that was asked for: the mask of the leading map; None
+            where it was not asked for, or the backend composes no masks on the way.
+        guidance_ms, segment_ms, select_ms: what the phases took; a replayed graph is one phase,
+            and counts as `segment_ms`.
     """
 
     maps: Array
     scores: np.ndarray
+    mask: np.ndarray | None
     guidance_ms: float
     segment_ms: float
     select_ms: float
 
 
-class _Pool(Generic[_T]):
-    """Buffers by size: made on demand, lent to one user at a time, few kept idle."""
+class _BySize(Generic[_T]):
+    """Buffers by size: made on demand, the least recently used dropped."""
 
     def __init__(self, make: Callable[[tuple[int, int]], _T]) -> None:
-        self._make, self._lock = make, threading.Lock()
-        self._idle: OrderedDict[int, tuple[tuple[int, int], _T]] = OrderedDict()
+        self._make = make
+        self.kept: OrderedDict[tuple[int, int], _T] = OrderedDict()
+
+    def take(self, size: tuple[int, int]) -> _T:
+        """Those of a size; `keep` gives them back. What is not given back is dropped."""
+        kept = self.kept.pop(size, None)
+        return self._make(size) if kept is None else kept
+
+    def keep(self, size: tuple[int, int], buffers: _T) -> None:
+        self.kept[size] = buffers
+        while len(self.kept) > IDLE_WORKSPACES:
+            self.kept.popitem(last=False)
+
+
+class Lane:
+    """What one call at a time needs: a stream with its scratch memory, and buffers by size."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        memory = pipeline.engines.memory.lane()
+        self.memory = memory
+        self.encoders = _BySize(lambda size: _EncodeBuffers(pipeline, memory, size))
+        self.clicks = _BySize(lambda size: ClickBuffers(pipeline, memory, size))
+
+    def clear(self) -> None:
+        """Give back the memory of all buffers."""
+        self.encoders.kept.clear()
+        self.clicks.kept.clear()
+
+
+class _Lanes:
+    """At most `LANES` lanes: made on demand, lent to one thread at a time, kept."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._free = threading.Condition()
+        self._idle: list[Lane] = []
+        self._count = 0
 
     @contextmanager
-    def borrow(self, size: tuple[int, int]) -> Iterator[_T]:
-        with self._lock:
-            fitting = [key for key, (idle_size, _) in self._idle.items() if idle_size == size]
-            workspace = self._idle.pop(fitting[-1])[1] if fitting else None
-        if workspace is None:
-            workspace = self._make(size)
-        # On an error the buffers are dropped: what they hold is then unknown.
-        yield workspace
-        with self._lock:
-            self._idle[id(workspace)] = (size, workspace)
-            while len(self._idle) > IDLE_WORKSPACES:
-                self._idle.popitem(last=False)
+    def encoders(self, size: tuple[int, int]) -> Iterator[tuple[Memory, _EncodeBuffers]]:
+        """A lane's memory and its buffers for encoding at a working size."""
+        with self._lend(lambda lane: size in lane.encoders.kept) as lane:
+            buffers = self._take(lane.encoders, size)
+            yield lane.memory, buffers
+            # On an error the buffers are dropped: what they hold is then unknown.
+            lane.encoders.keep(size, buffers)
+
+    @contextmanager
+    def clicks(self, size: tuple[int, int]) -> Iterator[tuple[Memory, ClickBuffers]]:
+        """A lane's memory and its buffers for clicks at a working size."""
+        with self._lend(lambda lane: size in lane.clicks.kept) as lane:
+            buffers = self._take(lane.clicks, size)
+            yield lane.memory, buffers
+            lane.clicks.keep(size, buffers)
+
+    def _take(self, kept: _BySize[_T], size: tuple[int, int]) -> _T:
+        try:
+            return kept.take(size)
+        except OutOfMemory:
+            # Buffers of other sizes, here and on idle lanes, are worth less than this call.
+            kept.kept.clear()
+            self._clear_idle()
+            return kept.take(size)
+
+    def _clear_idle(self) -> None:
+        with self._free:
+            for lane in self._idle:
+                lane.clear()
+
+    @contextmanager
+    def _lend(self, suits: Callable[[Lane], bool]) -> Iterator[Lane]:
+        with self._free:
+            while not self._idle and self._count == LANES:
+                self._free.wait()
+            if self._idle:
+                # The last one used, among those that have the buffers if there are such.
+                lane = max(
+                    enumerate(self._idle), key=lambda item: (suits(item[1]), item[0])
+                )[1]
+                self._idle.remove(lane)
+            else:
+                lane = Lane(self._pipeline)
+                self._count += 1
+        try:
+            # What was queued outside of any lane, such as the map that a click starts from.
+            lane.memory.follow(self._pipeline.engines.memory)
+            yield lane
+        except OutOfMemory:
+            # Room for the next attempt.
+            self._clear_idle()
+            lane.clear()
+            raise
+        finally:
+            with self._free:
+                self._idle.append(lane)
+                self._free.notify()
 
 
 class _EncodeBuffers:
     """Input and outputs of the encoder at one working size."""
 
-    def __init__(self, pipeline: Pipeline, size: tuple[int, int]) -> None:
+    def __init__(self, pipeline: Pipeline, memory: Memory, size: tuple[int, int]) -> None:
         self.staged = np.empty((1, 3, *size), np.float32)
-        self.binding: Binding | None = None
+        self.network: Recorded | None = None
         self.levels: list[Array] = []
-        memory, engine = pipeline.engines.memory, pipeline.engines.encoder
+        engine = pipeline.engines.encoder
         # without an encoder there is only the network that reads the base to go by
         dtype = (engine or pipeline.engines.segment).inputs[0].dtype
         self.image: Array = memory.empty(self.staged.shape, dtype)
@@ -87,59 +176,189 @@ class _EncodeBuffers:
         shapes = engine.output_shapes({"image": self.staged.shape})
         outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in engine.outputs}
         self.levels = [outputs[f"level_{i}"][0] for i in range(pipeline.manifest.levels)]
-        self.binding = engine.bind({"image": self.image, **outputs}, memory.stream)
+        binding = engine.bind({"image": self.image, **outputs}, memory.stream)
+        self.network = Recorded(
+            binding.run, memory, binding.graph_key, pipeline.engines.recorder
+        )
 
 
 class ClickBuffers:
-    """All that a click writes, at one working size."""
+    """All that a click reads and writes, at one working size. See `recording` for what of it
+    becomes one CUDA graph."""
 
-    def __init__(self, pipeline: Pipeline, size: tuple[int, int]) -> None:
+    def __init__(self, pipeline: Pipeline, memory: Memory, size: tuple[int, int]) -> None:
         manifest, engines = pipeline.manifest, pipeline.engines
-        memory, segment, select = engines.memory, engines.segment, engines.select
-        self._memory = memory
+        segment, select = engines.segment, engines.select
+        self._memory, self._recorder = memory, engines.recorder
+        self._weight, self._threshold = pipeline.guidance_weight, manifest.threshold
         grid = pipeline.grid(size)
-        self.x: Array = memory.empty((1, manifest.channels, *grid), segment.inputs[0].dtype)
+        dtype = segment.inputs[0].dtype
+        self.x: Array = memory.empty((1, manifest.channels, *grid), dtype)
         shapes = segment.output_shapes({"x": self.x.shape})
         self.outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in segment.outputs}
         self.guidance = GuidanceMaps(
-            manifest.guidance, grid, manifest.base_stride, memory, self.x.dtype
-        )
+            manifest.guidance, grid, manifest.base_stride, memory, dtype,
+            room=ROOM if self._recorder is not None else 0,
+        )  # fmt: skip
+        # A recording has the base's address baked in: each image's is copied here. Elsewhere the
+        # encoding's own array is read.
+        self.base: Array = None
+        if self._recorder is not None:
+            self.base = memory.empty((manifest.channels, *grid), dtype)
+        self._loaded: weakref.ref[EncodedImage] | None = None
         self.scores: Array | None = None
+        self.host_scores = np.zeros((1, manifest.candidates), np.float32)
         self.select: Binding | None = None
-        # What the selector reads in another dtype, or from the encoding, is copied for it.
-        self.copies: list[tuple[str, Array]] = []
+        self._image: Array | None = None
+        # What the selector reads in another dtype is copied for it.
+        self._copies: list[tuple[Array, Array]] = []
         if select is not None:
-            self.scores = memory.empty((1, manifest.candidates), select.outputs[0].dtype)
+            dtype = select.outputs[0].dtype
+            self.scores = memory.empty((1, manifest.candidates), dtype)
+            self.host_scores = memory.staging((1, manifest.candidates), dtype)
             shared = {"guidance": self.guidance.maps, **self.outputs}
             inputs = {}
             for spec in select.inputs:
-                array = shared.get(spec.name)
-                if array is None or array.dtype != spec.dtype:
-                    shape = (1, 3, *grid) if array is None else array.shape
-                    array = memory.empty(shape, spec.dtype)
-                    self.copies.append((spec.name, array))
+                source = shared.get(spec.name)
+                array = source
+                if source is None:
+                    array = self._image = memory.empty((1, 3, *grid), spec.dtype)
+                elif source.dtype != spec.dtype:
+                    array = memory.empty(source.shape, spec.dtype)
+                    self._copies.append((source, array))
                 inputs[spec.name] = array
             self.select = select.bind({**inputs, "scores": self.scores}, memory.stream)
-        self._segment: OrderedDict[Engine, Binding] = OrderedDict()
+        self._segments: OrderedDict[Engine, Binding] = OrderedDict()
+        self._runs: OrderedDict[tuple[Binding, tuple[int, int] | None], _ClickRun] = OrderedDict()
 
     def segment(self, engine: Engine) -> Binding:
         """The binding of an engine for `segment`: the usual one, or one with adapted weights."""
-        binding = self._segment.get(engine)
+        binding = self._segments.get(engine)
         if binding is None:
             binding = engine.bind({"x": self.x, **self.outputs}, self._memory.stream)
-            self._segment[engine] = binding
-            if len(self._segment) > BOUND_SEGMENTS:
-                self._segment.popitem(last=False)
+            self._segments[engine] = binding
+            if len(self._segments) > BOUND_SEGMENTS:
+                _, old = self._segments.popitem(last=False)
+                for key in [key for key in self._runs if key[0] is old]:
+                    del self._runs[key]
         return binding
 
-    def run_select(self, encoded: EncodedImage) -> None:
-        """Score the candidates in the buffers; for models that have a selector."""
+    def load(
+        self, encoded: EncodedImage, points: Sequence[np.ndarray], previous: Array | None
+    ) -> None:
+        """Take over what differs from click to click, see `GuidanceMaps.load`."""
+        if self._loaded is None or self._loaded() is not encoded:
+            self._loaded = None
+            if self._recorder is None:
+                self.base = encoded.base
+            else:
+                self._memory.copy(encoded.base, self.base)
+            if self._image is not None:
+                self._memory.copy(encoded.grid_image, self._image)
+            self._loaded = weakref.ref(encoded)
+        self.guidance.load(points, previous)
+
+    def unload(self) -> None:
+        """Keep no image's encoding alive."""
+        if self._recorder is None:
+            self.base = self._loaded = None
+
+    def draw(self) -> None:
+        """Guidance maps, and the input of `segment`."""
+        self.guidance.draw()
+        ops.add_guidance(
+            self.base,
+            self.guidance.maps[0],
+            self._weight,
+            slope=SLOPE,
+            out=self.x[0],
+            stream=self._memory.stream,
+        )
+
+    def run_select(self) -> None:
+        """Score the candidates in the buffers; nothing for models without a selector."""
         if self.select is None:
-            raise EngineError("select: this model has no selector")
-        sources = {"image": encoded.grid_image, "guidance": self.guidance.maps, **self.outputs}
-        for name, array in self.copies:
-            self._memory.copy(sources[name], array)
+            return
+        for source, array in self._copies:
+            self._memory.copy(source, array)
         self.select.run()
+        self._memory.transfer(self.scores, self.host_scores)
+
+    def compose(self, shown: Array, mask: Array) -> None:
+        """The mask of the leading candidate; `shown` [h, w] is written, too."""
+        masks, stream = self.outputs["masks"][0], self._memory.stream
+        if self.scores is None:
+            shown = masks[0]
+        else:
+            ops.best_map(masks, self.scores[0], shown, stream=stream)
+        ops.compose_mask(shown, mask.shape, threshold=self._threshold, out=mask, stream=stream)
+
+    def click(self, engine: Engine, mask_size: tuple[int, int] | None) -> _ClickRun:
+        """The work of a click: what is loaded through the networks.
+
+        Args:
+            engine: for `segment`.
+            mask_size: (height, width) of a mask to compose; None for none.
+        """
+        key = self.segment(engine), mask_size
+        run = self._runs.pop(key, None) or _ClickRun(self, *key, self._memory, self._recorder)
+        self._runs[key] = run
+        if len(self._runs) > RECORDED_CLICKS:
+            self._runs.popitem(last=False)
+        return run
+
+
+class _ClickRun:
+    """One click with one engine and one size of mask, as work that can be recorded.
+
+    Attributes:
+        mask: uint8 [H, W] in the backend's memory, or None.
+        marks: when the phases ended at the host, in seconds; empty after a replay.
+    """
+
+    def __init__(
+        self,
+        buffers: ClickBuffers,
+        segment: Binding,
+        mask_size: tuple[int, int] | None,
+        memory: Memory,
+        recorder: Recorder | None,
+    ) -> None:
+        self._buffers, self._segment = buffers, segment
+        self.mask: Array | None = None
+        self._shown: Array | None = None
+        if mask_size is not None:
+            masks = buffers.outputs["masks"]
+            self.mask = memory.empty(mask_size, np.dtype(np.uint8))
+            self._shown = memory.empty(masks.shape[2:], masks.dtype)
+        self.marks: list[float] = []
+        self._recorded = Recorded(self._work, memory, self._key, recorder)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the next run replays a recording, if nothing changes."""
+        return self._recorded.recorded
+
+    def run(self) -> None:
+        """Queue the work; see `Recorded.run`."""
+        self.marks.clear()
+        self._recorded.run()
+
+    def _work(self) -> None:
+        self.marks.clear()
+        buffers = self._buffers
+        buffers.draw()
+        self.marks.append(perf_counter())
+        self._segment.run()
+        self.marks.append(perf_counter())
+        buffers.run_select()
+        if self.mask is not None:
+            buffers.compose(self._shown, self.mask)
+
+    def _key(self) -> Hashable | None:
+        select = self._buffers.select
+        keys = [self._segment.graph_key(), () if select is None else select.graph_key()]
+        return None if None in keys else (*keys, self._buffers.guidance.points.shape)
 
 
 class Pipeline:
@@ -153,8 +372,8 @@ class Pipeline:
         self._parameters = {
             name: engines.memory.array(values) for name, values in bundle.parameters.items()
         }
-        self._encode_buffers = _Pool(lambda size: _EncodeBuffers(self, size))
-        self._click_buffers = _Pool(lambda size: ClickBuffers(self, size))
+        self.guidance_weight = self._parameters["guidance_weight"]
+        self.lanes = _Lanes(self)
 
     def _check_names(self) -> None:
         manifest, engines = self.manifest, self.engines
@@ -202,25 +421,26 @@ class Pipeline:
             EngineError: the encoder failed.
         """
         start = perf_counter()
-        memory, manifest = self.engines.memory, self.manifest
+        manifest = self.manifest
         size = size or self.working_size(region[2] - region[0], region[3] - region[1])
         grid = self.grid(size)
-        base = memory.empty((manifest.channels, *grid), self.engines.segment.inputs[0].dtype)
         grid_image = None
-        with self._encode_buffers.borrow(size) as buffers:
+        with self.lanes.encoders(size) as (memory, buffers):
+            base = memory.empty((manifest.channels, *grid), self.engines.segment.inputs[0].dtype)
             prepare(picture, region, self._mean, self._scale, buffers.staged)
             memory.copy(buffers.staged, buffers.image)
-            if buffers.binding is not None:
-                buffers.binding.run()
-            ops.hypercolumn(
-                buffers.levels,
-                grid,
-                image=buffers.image[0] if manifest.image_term else None,
-                image_weight=self._parameters.get("image_weight"),
-                bias=self._parameters["bias"],
-                out=base,
-                stream=memory.stream,
-            )
+            if buffers.network is not None:
+                buffers.network.run()
+            with memory.queueing():
+                ops.hypercolumn(
+                    buffers.levels,
+                    grid,
+                    image=buffers.image[0] if manifest.image_term else None,
+                    image_weight=self._parameters.get("image_weight"),
+                    bias=self._parameters["bias"],
+                    out=base,
+                    stream=memory.stream,
+                )
             if "image" in manifest.select_inputs:
                 stride = manifest.base_stride
                 cells = buffers.staged.reshape(1, 3, grid[0], stride, grid[1], stride)
@@ -266,6 +486,8 @@ class Pipeline:
         clicks: Sequence[Click],
         previous: Array | None,
         segment: Engine | None = None,
+        *,
+        compose: bool = False,
     ) -> Candidates:
         """One pass of `segment` and `select`.
 
@@ -276,43 +498,38 @@ class Pipeline:
             clicks: all clicks of the object, in image pixels.
             previous: the probability map [H, W] before the newest click, None at the first.
             segment: an engine to use in place of the model's own, for adapted weights.
+            compose: make the leading candidate's mask, of the region's size in the image, where
+                clicks are recorded: it then costs the host no wait for the scores.
 
         Raises:
             EngineError: a network failed.
         """
-        memory, stream = self.engines.memory, self.engines.memory.stream
         times = [perf_counter()]
-        with self._click_buffers.borrow(encoded.working_size) as buffers:
+        region, mask_size, mask = encoded.region, None, None
+        if compose and self.engines.recorder is not None:
+            mask_size = region[2] - region[0], region[3] - region[1]
+        with self.lanes.clicks(encoded.working_size) as (memory, buffers):
             grid = self.grid(encoded.working_size)
             points = (
-                grid_points(clicks, encoded.region, grid, positive=True),
-                grid_points(clicks, encoded.region, grid, positive=False),
+                grid_points(clicks, region, grid, positive=True),
+                grid_points(clicks, region, grid, positive=False),
             )
-            buffers.guidance.update(points, previous)
-            times.append(perf_counter())
-            ops.add_guidance(
-                encoded.base,
-                buffers.guidance.maps[0],
-                self._parameters["guidance_weight"],
-                slope=SLOPE,
-                out=buffers.x[0],
-                stream=stream,
-            )
-            buffers.segment(segment or self.engines.segment).run()
-            times.append(perf_counter())
+            buffers.load(encoded, points, previous)
+            run = buffers.click(segment or self.engines.segment, mask_size)
+            run.run()
+            times += run.marks or [perf_counter()]
             masks = buffers.outputs["masks"]
-            if buffers.select is not None:
-                buffers.run_select(encoded)
-                scores = np.array(memory.host(buffers.scores)[0], np.float32)
-            else:
-                scores = np.zeros(self.manifest.candidates, np.float32)
             maps = memory.empty(masks.shape[1:], masks.dtype)
             memory.copy(masks[0], maps)
+            if run.mask is not None:
+                mask = memory.fetch(run.mask)
             memory.synchronize()
             times.append(perf_counter())
+            scores = np.array(buffers.host_scores[0], np.float32)
+            buffers.unload()
         if isinstance(maps, np.ndarray):
             maps.flags.writeable = False
         if not np.isfinite(scores).all():
             raise EngineError("select: the scores are not finite")
         phases = [(b - a) * 1e3 for a, b in pairwise(times)]
-        return Candidates(maps, scores, *phases)
+        return Candidates(maps, scores, mask, *phases, *[0.0] * (3 - len(phases)))

@@ -164,7 +164,10 @@ def compose_snapshot(
     """Write a snapshot's mask; see `compose`."""
     if snapshot.given is None and snapshot.maps is not None:
         shown = snapshot.maps[snapshot.selected]
-        return compose(memory, shown, snapshot.region, threshold, out, previous, previous_box)
+        return compose(
+            memory, shown, snapshot.region, threshold, out, previous, previous_box,
+            snapshot.composed,
+        )  # fmt: skip
     if snapshot.given is None:
         out.fill(0)
     else:

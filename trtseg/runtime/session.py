@@ -265,7 +265,7 @@ class Session:
         """Show a new state and make it the present one; nothing changes if that fails."""
         prediction = self._show(snapshot, timing, out, start)
         del self._states[self._at + 1 :]
-        self._states.append(replace(snapshot, box=prediction._snapshot.box))
+        self._states.append(prediction._snapshot)
         self._at += 1
         return prediction
 
@@ -291,7 +291,7 @@ class Session:
             timing, compose_ms=(now - begin) * 1e3, total_ms=(now - start) * 1e3
         )
         prediction = Prediction(
-            replace(snapshot, box=box),
+            replace(snapshot, box=box, composed=None),
             mask,
             changed,
             timing,

@@ -42,6 +42,8 @@ class Snapshot:
         given: a mask that was set, packed by `np.packbits`; shown as it is.
         box: around the mask in the image; filled in when the mask has been composed.
         weights: what the adapter made of the clicks up to here.
+        composed: uint8 of the region's size, the mask of the map that is shown, where the click
+            has made it on its way; dropped when it has been shown.
     """
 
     region: Region
@@ -55,6 +57,7 @@ class Snapshot:
     given: np.ndarray | None = None
     box: Region | None = None
     weights: Weights = None
+    composed: np.ndarray | None = None
 
 
 class Stepper:
@@ -101,7 +104,9 @@ class Stepper:
             weights = self._adapter.adapt(weights, observation)
             engine = self._adapter.engine(weights)
         adapt_ms = (perf_counter() - start) * 1e3 if self._adapter is not None else 0.0
-        found = pipeline.click(encoded, clicks, previous, engine)
+        # Only the selector's own choice, unfaded, is known before the host has seen the maps.
+        leads = surround is None and before.preference is None
+        found = pipeline.click(encoded, clicks, previous, engine, compose=leads)
         maps = found.maps if surround is None else self._fade(found.maps, surround, region)
         selected = self._choose(before, found, maps, region, clicks)
         after = Snapshot(
@@ -114,6 +119,7 @@ class Stepper:
             surround=surround,
             preference=before.preference,
             weights=weights,
+            composed=found.mask,
         )
         return after, Timing(
             focus_encode_ms=focus_encode_ms,

@@ -12,9 +12,9 @@ from trtseg.runtime.build_options import BuildOptions
 from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.bundle_engines import obtain, requests
 from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import CudaMemory, Gpu, Scratch, describe_gpu, load_cupy
+from trtseg.runtime.cuda_memory import CudaMemory, Gpu, describe_gpu, load_cupy, record_cuda_graph
 from trtseg.runtime.engine import Availability, Engines
-from trtseg.runtime.tensorrt_engine import TensorRTEngine
+from trtseg.runtime.tensorrt_engine import TensorRTEngine, captures_itself
 from trtseg.runtime.tensorrt_library import TensorRT, load_tensorrt
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ def load(
         cache: None for the user's.
         limit_mib: hard cap of the device memory that arrays and scratch take; the engines'
             weights come on top.
-        cuda_graphs: replay each network as a CUDA graph.
+        cuda_graphs: replay each click, and the encoder, as one CUDA graph. TensorRT for RTX
+            records its networks by itself instead, one graph each.
         progress: see `build_engine`; called for each engine that is built.
         cancelled: polled while building; True ends it.
 
@@ -83,7 +84,6 @@ def load(
     gpu = describe_gpu(cupy, int(number or 0))
     cache = cache or EngineCache()
     memory = CudaMemory(cupy, gpu.index, limit_mib=limit_mib)
-    scratch = Scratch(memory)
     engines: dict[str, TensorRTEngine] = {}
     # TensorRT builds for, and loads on, the device that is current.
     with memory.current():
@@ -103,7 +103,6 @@ def load(
                 cached.plan,
                 request.key.graph,
                 memory=memory,
-                scratch=scratch,
                 cuda_graphs=cuda_graphs,
             )
             used = request.key.precision
@@ -115,6 +114,7 @@ def load(
         encoder=engines.get("encoder"),
         segment=engines["segment"],
         select=engines.get("select"),
+        recorder=record_cuda_graph if cuda_graphs and not captures_itself(tensorrt) else None,
     )
 
 

@@ -1,28 +1,25 @@
 """Running TensorRT engines: the networks of a bundle on the GPU, over fixed buffers.
 
-An engine is shared by all threads. Each binding owns an execution context, so one thread at a
-time runs a binding; the runtime's buffers are lent to one thread at a time, and bindings with
-them. All bindings queue on the stream of one `CudaMemory` and compute in its one scratch buffer.
+An engine is shared by all threads. Each binding owns an execution context, and queues on the
+stream of one lane of the engine's `CudaMemory` and computes in that lane's scratch buffer, which
+all bindings of the lane share. A lane, and the bindings on it, belong to one thread at a time, so
+threads overlap on the GPU.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 
 from trtseg.errors import EngineError
-from trtseg.runtime.cuda_memory import ALIGNMENT_BYTES, CudaMemory, Scratch
+from trtseg.runtime.cuda_memory import ALIGNMENT_BYTES, CudaMemory
 from trtseg.runtime.engine import TensorSpec
 from trtseg.runtime.tensorrt_library import TensorRT, collect
 
-_log = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[int, ...]]
-# Runs before a binding is captured: the first call after a change of shape does extra work.
-_RUNS_BEFORE_CAPTURE = 2
 
 
 def deserialize(tensorrt: TensorRT, plan: bytes, name: str) -> tuple[Any, Any]:
@@ -42,15 +39,19 @@ def deserialize(tensorrt: TensorRT, plan: bytes, name: str) -> tuple[Any, Any]:
     return runtime, engine
 
 
+def captures_itself(tensorrt: TensorRT) -> bool:
+    """TensorRT for RTX records CUDA graphs of its own, since it compiles as it runs."""
+    return hasattr(tensorrt.module, "CudaGraphStrategy")
+
+
 class TensorRTEngine:
     """One network; see `Engine`.
 
     Args:
         plan: verified bytes: a plan is executable code.
         name: for messages, such as "lite/segment".
-        memory: where the buffers live.
-        scratch: shared by all engines that queue on the stream of `memory`.
-        cuda_graphs: replay each binding as one CUDA graph once it has run.
+        memory: where the buffers live; bindings queue on its lanes.
+        cuda_graphs: where TensorRT records graphs by itself (TensorRT for RTX), let it.
 
     Raises:
         EngineError: the plan cannot be loaded here.
@@ -63,10 +64,9 @@ class TensorRTEngine:
         name: str,
         *,
         memory: CudaMemory,
-        scratch: Scratch,
         cuda_graphs: bool = True,
     ) -> None:
-        self.name, self.memory, self.scratch = name, memory, scratch
+        self.name, self.memory = name, memory
         self.cuda_graphs = cuda_graphs
         self.tensorrt = tensorrt
         runtime, engine = deserialize(tensorrt, plan, name)
@@ -99,7 +99,7 @@ class TensorRTEngine:
         ]
         self._shape_lock = threading.Lock()
         self._known_shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
-        # How often weights were replaced: bindings then record their CUDA graph anew.
+        # How often weights were replaced: what was recorded before is then stale.
         self.generation = 0
 
     @property
@@ -131,12 +131,11 @@ class TensorRTEngine:
             return dict(self._known_shapes[key])
 
     def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> TensorRTBinding:
-        """See `Engine`; `stream` is the memory's own, the only one that scratch is safe on."""
-        if stream not in (0, self.memory.stream):
-            raise EngineError(f"{self.name}: bind to the memory's own stream")
+        """See `Engine`; `stream` is one of the lanes of the engine's memory."""
+        lane = self.memory.lane_of(stream)
         for spec in (*self.inputs, *self.outputs):
             self._check_buffer(spec, buffers.get(spec.name))
-        return TensorRTBinding(self, dict(buffers))
+        return TensorRTBinding(self, dict(buffers), lane)
 
     def make_context(self) -> Any:
         """A context without scratch of its own.
@@ -147,7 +146,7 @@ class TensorRTEngine:
         trt = self.tensorrt.module
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         with collect() as messages:
-            if self.captures_itself and self.cuda_graphs:
+            if captures_itself(self.tensorrt) and self.cuda_graphs:
                 config = self._engine.create_runtime_config()
                 config.set_execution_context_allocation_strategy(strategy)
                 config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
@@ -157,11 +156,6 @@ class TensorRTEngine:
         if context is None:
             raise EngineError(f"{self.name}: no execution context: {messages.summary()}")
         return context
-
-    @property
-    def captures_itself(self) -> bool:
-        """TensorRT for RTX records CUDA graphs of its own, since it compiles as it runs."""
-        return hasattr(self.tensorrt.module, "CudaGraphStrategy")
 
     def choose_profile(self, shapes: Shapes) -> int:
         """The tightest profile that holds these shapes: a static one before a dynamic one.
@@ -223,16 +217,12 @@ class TensorRTEngine:
 
 
 class TensorRTBinding:
-    """See `Binding`: a context, its buffers and, once it has run, its CUDA graph."""
+    """See `Binding`: a context and its buffers."""
 
-    def __init__(self, engine: TensorRTEngine, buffers: dict[str, Any]) -> None:
+    def __init__(self, engine: TensorRTEngine, buffers: dict[str, Any], lane: CudaMemory) -> None:
         self._context = engine.make_context()
-        self._engine, self._buffers = engine, buffers
-        self._graph: Any = None
+        self._engine, self._buffers, self._lane = engine, buffers, lane
         self._scratch_address = -1
-        self._generation = engine.generation
-        self._runs = 0
-        self._may_capture = engine.cuda_graphs and not engine.captures_itself
         shapes = {spec.name: tuple(buffers[spec.name].shape) for spec in engine.inputs}
         expected = engine.output_shapes(shapes)
         for name, shape in expected.items():
@@ -241,60 +231,25 @@ class TensorRTBinding:
                     f"{engine.name}: {name}: expected shape {list(shape)}, "
                     f"got {list(buffers[name].shape)}"
                 )
-        engine.set_shapes(self._context, shapes, engine.memory.stream)
+        engine.set_shapes(self._context, shapes, lane.stream)
         for name, array in buffers.items():
             if not self._context.set_tensor_address(name, int(array.data.ptr)):
                 raise EngineError(f"{engine.name}: TensorRT refuses the address of {name}")
-        with engine.scratch.lock:
-            engine.scratch.reserve(int(self._context.update_device_memory_size_for_shapes()))
-
-    @property
-    def captured(self) -> bool:
-        """Whether runs replay a CUDA graph."""
-        return self._graph is not None
+        lane.reserve_scratch(int(self._context.update_device_memory_size_for_shapes()))
 
     def run(self) -> None:
         """See `Binding`."""
-        with self._engine.scratch.lock:
-            self._attach()
-            if self._graph is None and self._may_capture and self._runs >= _RUNS_BEFORE_CAPTURE:
-                self._capture()
-            if self._graph is not None:
-                self._graph.launch(stream=self._engine.memory.cupy_stream)
-            else:
-                self._enqueue(self._engine.memory.stream)
-            self._runs += 1
-
-    def _attach(self) -> None:
-        """Follow the scratch when it moved, and forget a graph with an old address or weights."""
-        scratch = self._engine.scratch
-        if scratch.address != self._scratch_address:
-            self._context.set_device_memory(scratch.address, scratch.size_bytes)
-            self._scratch_address = scratch.address
-            self._graph, self._runs = None, 0
-        if self._engine.generation != self._generation:
-            self._generation = self._engine.generation
-            self._graph, self._runs = None, 0
-
-    def _enqueue(self, stream: int) -> None:
-        with collect() as messages:
-            queued = self._context.execute_async_v3(stream)
+        lane = self._lane
+        with lane.queueing(), collect() as messages:
+            if lane.scratch_address != self._scratch_address:
+                self._context.set_device_memory(lane.scratch_address, lane.scratch_bytes)
+                self._scratch_address = lane.scratch_address
+            queued = self._context.execute_async_v3(lane.stream)
         if not queued:
             raise EngineError(f"{self._engine.name}: TensorRT cannot run: {messages.summary()}")
 
-    def _capture(self) -> None:
-        """Record one run on a stream of its own, where no other thread's work can slip in."""
-        memory = self._engine.memory
-        memory.synchronize()
-        with memory.current():
-            stream = memory.cupy.cuda.Stream(non_blocking=True)
-            stream.begin_capture()
-            try:
-                self._enqueue(int(stream.ptr))
-            except EngineError as error:
-                self._may_capture = False
-                _log.info("%s: runs without a CUDA graph: %s", self._engine.name, error)
-            finally:
-                graph = stream.end_capture()
-            if self._may_capture:
-                self._graph = graph
+    def graph_key(self) -> Hashable | None:
+        """See `Binding`."""
+        if captures_itself(self._engine.tensorrt):
+            return None
+        return self._lane.scratch_address, self._engine.generation

@@ -72,9 +72,9 @@ class RefitPair:
     def _apply(self, engine: TensorRTEngine, weights: Mapping[str, Any]) -> None:
         trt = engine.tensorrt.module
         kinds = {np.dtype(np.float16): trt.float16, np.dtype(np.float32): trt.float32}
-        # Whoever still holds this engine queues under the same lock.
-        with engine.scratch.lock, collect() as messages:
-            engine.memory.synchronize()
+        # Whoever still holds this engine queues under the same lock, on whichever lane.
+        with engine.memory.queueing(), collect() as messages:
+            engine.memory.synchronize_all()
             refitter = trt.Refitter(engine.handle, engine.tensorrt.logger)
             for name, array in weights.items():
                 kind = kinds.get(np.dtype(array.dtype))
