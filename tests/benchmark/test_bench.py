@@ -157,6 +157,7 @@ def test_stages_on_a_device_are_timed_by_events(monkeypatch, tiny: Path, tmp_pat
 
     class Event(fake_cupy.Event):
         def record(self, stream) -> None:
+            super().record(stream)
             recorded.append(self)
 
     cupy.cuda.Event = Event
