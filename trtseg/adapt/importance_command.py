@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name or path of the bundle, or a checkpoint of "
                         "`trtseg train-corrections`")
     parser.add_argument("dataset", help="images and masks like those the model was trained on")
-    parser.add_argument("--objects", type=integer(1), default=300,
+    parser.add_argument("--objects", type=integer(1), default=120,
                         help="at most so many, spread over the data set (default %(default)s)")
     parser.add_argument("--clicks", type=integer(1), default=4,
                         help="simulated clicks per object (default %(default)s)")
