@@ -6,9 +6,9 @@ writes OUTPUT.json, OUTPUT.md and OUTPUT.png, and prints the table. Everything i
 made and caches filled before the first measured call. The photo is the demo's, resized.
 `adaptation` is a click that is learnt from, and what the end of an image then takes; it needs torch
 and the model's importance, and says so where they are missing.
-`grabcut` is OpenCV's, with one iteration a click, as its own interactive sample does. `peer` is a
-network of the size that click-based peers run at every click (HRNet-18s, random weights, which do
-not change its time); it needs torch and timm and is left out, with a note, where they are missing.
+`grabcut` is OpenCV's, with one iteration a click, as its own interactive sample does. `peer` is
+MobileSAM with random weights, see `peer.py`; where --peer-python names no environment that has it,
+it is left out, with a note.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, time
@@ -28,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from trtseg import Segmenter, __version__
-from trtseg.errors import BundleError
+from trtseg.errors import BackendUnavailable, BundleError
 from trtseg.runtime.image import load_image
 from trtseg.runtime.onnxruntime import physical_cores
 
@@ -36,6 +38,7 @@ SIZES = {"VGA": (480, 640), "1080p": (1080, 1920), "4K": (2160, 3840)}
 PERCENTILES = (50, 95, 99)
 DATA = Path(__file__).parents[1] / "trtseg" / "data"
 WARM_UP = 5
+NAMES = {"peer": "MobileSAM (random weights)"}
 Samples = dict[str, list[float]]
 
 
@@ -43,14 +46,14 @@ def main() -> int:
     """Measure, write, print."""
     args = parse()
     sizes = {name: SIZES[name] for name in args.sizes}
+    rows, notes = [], []
     methods: dict[str, Callable[[np.ndarray, argparse.Namespace], Samples]] = {
         "trtseg": measure_trtseg,
         "adaptation": measure_adaptation,
         "grabcut": measure_grabcut,
-        "peer": measure_peer,
+        "peer": lambda image, args: measure_peer(image, args, notes),
     }
     photo = load_image(DATA / "coffee.jpg").rgb()
-    rows, notes = [], []
     with tqdm(total=len(sizes) * len(args.methods), file=sys.stderr) as progress:
         for size_name, (height, width) in sizes.items():
             image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -58,11 +61,11 @@ def main() -> int:
                 progress.set_description(f"{method} {size_name}")
                 try:
                     phases = methods[method](image, args)
-                except (ModuleNotFoundError, BundleError) as error:
+                except (ModuleNotFoundError, BackendUnavailable, BundleError) as error:
                     notes.append(f"{method} {size_name}: left out, {error}")
                     phases = {}
                 for phase, samples in phases.items():
-                    rows.append(row(method, size_name, phase, samples))
+                    rows.append(row(NAMES.get(method, method), size_name, phase, samples))
                 progress.update()
     result = {"machine": machine(args), "notes": notes, "rows": rows}
     table = markdown(result)
@@ -87,6 +90,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--encodes", type=int, default=60, help="measured encodes per size")
     parser.add_argument("--seconds", type=float, default=30,
                         help="end a phase after this long, with at least two samples")
+    parser.add_argument("--peer-python", default=sys.executable, metavar="PROGRAM",
+                        help="Python with `ultralytics`, for the peer (default: this one)")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     methods = ("trtseg", "adaptation", "grabcut", "peer")
     parser.add_argument("--methods", nargs="+", default=list(methods), choices=methods)
@@ -204,26 +209,42 @@ def measure_grabcut(image: np.ndarray, args: argparse.Namespace) -> Samples:
     return {"click": samples}
 
 
-def measure_peer(image: np.ndarray, args: argparse.Namespace) -> Samples:
-    """HRNet-18s at 400 pixels, one pass of the whole network per click."""
-    import timm
-    import torch
+def measure_peer(image: np.ndarray, args: argparse.Namespace, notes: list[str]) -> Samples:
+    """MobileSAM, in the environment that `--peer-python` names; see `peer.py`.
 
-    torch.set_num_threads(args.threads or physical_cores())
-    network = timm.create_model("hrnet_w18_small_v2", pretrained=False, features_only=True).eval()
-    height, width = image.shape[:2]
-    scale = 400 / max(height, width)
-    size = tuple(max(32, round(side * scale / 32) * 32) for side in (height, width))
+    Its version is noted, once.
 
-    def click() -> None:
-        small = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-        x = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
-            coarse = network(x)[1].mean(1)[0].numpy()
-        cv2.resize(coarse, (width, height))
-
-    timed(click, WARM_UP, args.seconds)
-    return {"click": timed(click, min(args.clicks, 50), args.seconds)}
+    Raises:
+        BackendUnavailable: it could not be run there; the message says why.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        job, result = Path(folder) / "job.npz", Path(folder) / "result.json"
+        np.savez(job, image=image, clicks=np.array(points(image)))
+        options = {
+            "threads": args.threads or physical_cores(),
+            "clicks": args.clicks,
+            "encodes": args.encodes,
+            "seconds": args.seconds,
+        }
+        script = Path(__file__).with_name("peer.py")
+        command = [args.peer_python, *map(str, (script, job, result))]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise BackendUnavailable(f"{args.peer_python}: {error.strerror}") from None
+        if done.returncode or not result.is_file():
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise BackendUnavailable(f"{args.peer_python} peer.py: {last[0]}")
+        answer = json.loads(result.read_text())
+    if "missing" in answer:
+        raise BackendUnavailable(
+            f"{args.peer_python} has no {answer['missing']}: pip install ultralytics in an "
+            "environment of its own, and name its interpreter with --peer-python"
+        )
+    if answer["note"] not in notes:
+        notes.append(answer["note"])
+    return answer["phases"]
 
 
 def row(method: str, size: str, phase: str, samples: list[float]) -> dict[str, object]:
@@ -247,7 +268,7 @@ def machine(args: argparse.Namespace) -> dict[str, object]:
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].partition(":")[2].strip() if lines else cpu
     versions = {}
-    for package in ("numpy", "onnxruntime", "opencv-python-headless", "torch", "timm"):
+    for package in ("numpy", "onnxruntime", "opencv-python-headless", "torch"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
