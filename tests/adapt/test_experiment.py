@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adapt.conftest import IMAGE, SEQUENCE, write_adaptable
-from trtseg.adapt import demo, experiment_command, importance_command
+from trtseg.adapt import demo_command, experiment_command, importance_command
 from trtseg.adapt.config import AdaptConfig, config_from_json
 from trtseg.adapt.experiment import (
     Experiment,
@@ -25,7 +25,7 @@ from trtseg.adapt.experiment import (
 )
 from trtseg.adapt.experiment_report import running_mean, summarise, write_report
 from trtseg.adapt.importance import chosen_config, importance_path, save_importance
-from trtseg.adapt.subjects import bundle_subject, early_fusion_subject
+from trtseg.adapt.subjects import at_working_size, bundle_subject, early_fusion_subject
 from trtseg.nn.checkpoint import save_checkpoint
 from trtseg.nn.deeplab import DeepLab, small_config
 from trtseg.runtime.segmenter import Segmenter
@@ -150,6 +150,16 @@ def test_unknown_values_are_refused():
         Series("a", CONFIG, ("always",))
 
 
+def test_another_working_size_changes_what_the_networks_see_and_nothing_else(model, photo):
+    assert at_working_size(model, 0) is model
+    small = at_working_size(model, 32)
+    assert max(small.encode(photo).working_size) == 32
+    assert small.bundle.fingerprint == model.bundle.fingerprint
+    assert max(model.encode(photo).working_size) == 64
+    with pytest.raises(ValueError, match="long_side_px"):
+        Experiment((Source("a"),), (Series("a"),), long_side_px=-1)
+
+
 def _parse(module, *arguments):
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
@@ -178,11 +188,11 @@ def test_the_experiment_command(model, data, tmp_path, capsys):
 def test_the_demo_command(model, data, tmp_path, capsys):
     arguments = (data / "disks", "--model", model.bundle.path, "-o", tmp_path / "plot.png",
                  "--clicks", 2)
-    assert demo.run(_parse(demo, *arguments)) == 0
+    assert demo_command.run(_parse(demo_command, *arguments)) == 0
     assert "IA+SA" in capsys.readouterr().out
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(FileExistsError, match="--force"):
-        demo.run(_parse(demo, *arguments))
+        demo_command.run(_parse(demo_command, *arguments))
 
 
 def test_the_importance_command_keeps_the_chosen_hyperparameters(data, tmp_path, capsys):

@@ -85,6 +85,8 @@ class Experiment:
         clicks: the user gives up after as many.
         protocol: of the simulated user, see `trtseg.evaluate.clicks`.
         focus: look closer at small objects, as the editor does.
+        long_side_px: of the working size at which a bundle runs; 0 for its own. The time of
+            clicks and steps goes with its square.
         seed: of the simulated user.
     """
 
@@ -94,7 +96,12 @@ class Experiment:
     clicks: int = 20
     protocol: str = "continuous-adaptation"
     focus: bool = True
+    long_side_px: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.long_side_px < 0:
+            raise ValueError(f"long_side_px: expected at least 0, got {self.long_side_px}")
 
 
 class ImageSequence(Protocol):

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.adapt.experiment_report import markdown, summarise, write_report
 
     experiment = read_experiment(args.experiment, args.only, args.objects)
-    model, make = open_model(args, experiment.focus)
+    model, make = open_model(args, experiment)
     mark_model(args.output, model)
     records = Records(args.output / "records.jsonl")
     if not args.report_only:
@@ -78,16 +78,17 @@ def read_experiment(path: Path, only: list[str] | None, objects: int) -> Any:
     return replace(experiment, sources=tuple(sources))
 
 
-def open_model(args: argparse.Namespace, focus: bool) -> tuple[str, Any]:
+def open_model(args: argparse.Namespace, experiment: Any) -> tuple[str, Any]:
     """(identity of the model, how to make its sequences)."""
-    from trtseg.adapt.subjects import bundle_subject, early_fusion_subject
+    from trtseg.adapt.subjects import at_working_size, bundle_subject, early_fusion_subject
     from trtseg.runtime.segmenter import Segmenter
 
     if args.early_fusion is not None:
         state = json.loads((args.early_fusion / "state.json").read_text())
         return state["tensors_sha256"], early_fusion_subject(args.early_fusion)
     segmenter = Segmenter.load(args.model, threads=args.threads)
-    return segmenter.bundle.fingerprint, bundle_subject(segmenter, focus=focus)
+    segmenter = at_working_size(segmenter, experiment.long_side_px)
+    return segmenter.bundle.fingerprint, bundle_subject(segmenter, focus=experiment.focus)
 
 
 def mark_model(output: Path, model: str) -> None:

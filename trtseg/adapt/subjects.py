@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ class _FocusedSequence:
     def image(self, image: np.ndarray) -> AbstractContextManager[Session]:
         """See `ImageSequence`."""
         return self._sequence.image(image, focus=self._focus)
+
+
+def at_working_size(segmenter: Segmenter, long_side_px: int) -> Segmenter:
+    """The same networks on working images of another longer side; 0 for the model's own."""
+    if long_side_px == 0:
+        return segmenter
+    manifest = replace(segmenter.bundle.manifest, long_side_px=long_side_px)
+    return Segmenter(replace(segmenter.bundle, manifest=manifest), segmenter.engines)
 
 
 def bundle_subject(segmenter: Segmenter, *, focus: bool = True) -> MakeSequence:
