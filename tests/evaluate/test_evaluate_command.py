@@ -69,15 +69,16 @@ def test_a_full_directory_is_not_overwritten(finished, capsys):
     assert "NoC@85" in capsys.readouterr().out
 
 
-def test_force_deletes_evaluations_only(tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--force", "--resume"])
+def test_other_folders_are_left_alone(tmp_path, capsys, option):
     precious = tmp_path / "photos"
     precious.mkdir()
     (precious / "diary.txt").write_text("dear")
     data = write_folder(tmp_path / "data", images=1)
     arguments = ["--model", "grabcut", "--data", str(data), "--output", str(precious)]
-    assert main([*arguments, "--force"]) == 2
+    assert main([*arguments, option]) == 2
     assert "does not delete" in capsys.readouterr().err
-    assert (precious / "diary.txt").exists()
+    assert [path.name for path in precious.iterdir()] == ["diary.txt"]
 
 
 def test_shards_and_merge(tmp_path, capsys):

@@ -159,9 +159,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _make_room(directory: RunDirectory, resume: bool, force: bool) -> None:
+    if not directory.header_path.exists():
+        raise ValueError(
+            f"{directory.path}: not empty, and holds no evaluation: "
+            "--resume does not write into it, --force does not delete it"
+        )
     if force:
-        if not directory.header_path.exists():
-            raise ValueError(f"{directory.path}: holds no evaluation; --force does not delete it")
         shutil.rmtree(directory.path)
     elif not resume:
         raise ValueError(f"{directory.path}: not empty; --resume continues, --force replaces it")
