@@ -251,3 +251,12 @@ def test_rgb_of_every_dtype(rgb: np.ndarray) -> None:
     np.testing.assert_array_equal(as_picture(rgb.astype(np.uint16) * 257).rgb(), rgb)
     np.testing.assert_array_equal(as_picture(rgb / 255).rgb(), rgb)
     assert as_picture(rgb[..., 0]).rgb().shape == rgb.shape
+
+
+def test_dlpack_in_host_memory_is_read_in_place() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(24, dtype=torch.uint8).reshape(2, 4, 3)
+    picture = as_picture(tensor)
+    np.testing.assert_array_equal(picture.pixels, tensor.numpy())
+    assert picture.pixels.ctypes.data == tensor.data_ptr()
+    assert not picture.on_device

@@ -449,6 +449,94 @@ def test_sessions_in_threads_overlap_and_equal_serial(trt, tiny, image, tmp_path
     assert len({each for each in right if each is not True}) == LANES
 
 
+# -- images that are on the GPU ----------------------------------------------------------------
+
+# float32 resizing of two kinds, and pixels in float16 that are half a thousandth off, behind a
+# normalisation and a random encoder. Whole levels are not compared: OpenCV rounds to them.
+RESIZED = {"rtol": 0, "atol": 5e-3}
+
+
+@pytest.mark.parametrize("inputs", [("masks",), ("image", "guidance", "masks")], ids=len)
+@pytest.mark.parametrize("library", ["cupy", "dlpack", "interface"])
+def test_an_image_on_the_gpu_stays_there(
+    monkeypatch, trt, cupy, image, tmp_path: Path, library, inputs
+) -> None:
+    ours, _ = both(write_tiny(tmp_path / "tiny.trtseg", inputs=inputs), tmp_path)
+    wanted = ours.encode(image.astype(np.float32) / 255)
+    if library == "cupy":
+        stream = fake_cupy.Stream()  # the caller's current one, with work under way
+        with stream:
+            given = cupy.empty(image.shape, np.uint8)
+            stream.queue(lambda: np.copyto(given.values, image))
+    elif library == "dlpack":
+        stream = fake_cupy.Stream()
+        given = fake_cupy.DlpackArray(image, stream)
+    else:
+        stream = fake_cupy.Stream.null
+        given = fake_cupy.InterfaceArray(image, stream)
+
+    def refuse(self, *arguments: object, **options: object) -> None:
+        raise AssertionError("a copy to the host")
+
+    with monkeypatch.context() as patch, stream:
+        patch.setattr(fake_cupy.DeviceArray, "get", refuse)
+        found = ours.encode(given)
+    memory = ours.engines.memory
+    np.testing.assert_allclose(memory.host(found.base), memory.host(wanted.base), **RESIZED)
+    if wanted.grid_image is not None:
+        np.testing.assert_allclose(
+            memory.host(found.grid_image), memory.host(wanted.grid_image), **RESIZED
+        )
+    masks = [ours.session(each).add_click(60, 45).mask for each in (found, wanted)]
+    assert (masks[0] != masks[1]).mean() < 0.01
+    # A cutout needs the pixels on the host.
+    np.testing.assert_array_equal(
+        ours.session(found).add_click(60, 45).cutout()[..., :3], image
+    )
+
+
+@pytest.mark.parametrize("image_format", ["GRAY", "BGR", "RGBA", "BGRA"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+def test_formats_of_images_on_the_gpu(trt, tiny, tmp_path: Path, image_format, dtype) -> None:
+    ours, _ = both(tiny, tmp_path)
+    shape = (90, 120) if image_format == "GRAY" else (90, 120, len(image_format))
+    levels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    values = levels if dtype == np.uint8 else (levels / 255).astype(dtype)
+    region = (10, 4, 110, 80)
+    given = fake_cupy.DlpackArray(values, fake_cupy.Stream())
+    found = ours.encode(given, image_format, region=region)
+    wanted = ours.encode(levels.astype(np.float32) / 255, image_format, region=region)
+    memory = ours.engines.memory
+    np.testing.assert_allclose(memory.host(found.base), memory.host(wanted.base), **RESIZED)
+
+
+def test_channels_that_lie_apart(trt, tiny, image, tmp_path: Path) -> None:
+    ours, _ = both(tiny, tmp_path)
+    given = fake_cupy.DlpackArray(image, fake_cupy.Stream())
+    apart = fake_cupy.DlpackArray(image, fake_cupy.Stream())
+    apart.values = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)
+    found = [ours.engines.memory.host(ours.encode(each).base) for each in (given, apart)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_images_on_the_gpu_are_checked(trt, tiny, image, tmp_path: Path) -> None:
+    ours, theirs = both(tiny, tmp_path)
+    stream = fake_cupy.Stream()
+    for values, error, words in (
+        (image.astype(np.uint16), TypeError, "image: expected uint8, float16 or float32 on a dev"),
+        (image[..., :2], ValueError, r"image: expected \[H, W\] or \[H, W, 1\|3\|4\]"),
+    ):
+        with pytest.raises(error, match=words):
+            ours.encode(fake_cupy.DlpackArray(values, stream))
+    other = ours.engines.memory
+    other.index = 1
+    with pytest.raises(ValueError, match="image: expected an array on GPU 1, where the model runs"):
+        ours.encode(fake_cupy.DlpackArray(image, stream))
+    words = r"image: expected an array in host memory.*DlpackArray on a device.*array.get\(\)"
+    with pytest.raises(TypeError, match=words):
+        theirs.encode(fake_cupy.DlpackArray(image, stream))
+
+
 def test_engines_are_built_once_and_rebuilt_for_another_tensorrt(
     monkeypatch, trt, tiny, tmp_path: Path
 ) -> None:

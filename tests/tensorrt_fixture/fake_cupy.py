@@ -40,6 +40,7 @@ class DeviceArray:
     ndim = property(lambda self: self.values.ndim)
     size = property(lambda self: self.values.size)
     nbytes = property(lambda self: self.values.nbytes)
+    strides = property(lambda self: self.values.strides)
     flags = property(
         lambda self: types.SimpleNamespace(c_contiguous=self.values.flags.c_contiguous)
     )
@@ -61,6 +62,12 @@ class DeviceArray:
 
     def reshape(self, *shape: int) -> DeviceArray:
         return DeviceArray(self.values.reshape(*shape))
+
+    def mean(self, axis: tuple[int, ...], dtype: type) -> DeviceArray:
+        shape = [side for at, side in enumerate(self.shape) if at not in axis]
+        out = _empty(tuple(shape), dtype)
+        current_stream().queue(lambda: np.mean(self.values, axis, dtype, out=out.values))
+        return out
 
     def fill(self, value: float) -> None:
         current_stream().queue(lambda: self.values.fill(value))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
-from trtseg.runtime.engine import Memory, Work
+from trtseg.runtime.engine import Memory, Work, cells_of
 
 # What TensorRT asks of every address; CuPy's pool aligns to 512.
 ALIGNMENT_BYTES = 256
@@ -251,6 +251,11 @@ class CudaMemory:
         with self.cupy.cuda.Device(self.index) as device:
             device.synchronize()
 
+    def cell_means(self, image: Any, stride: int) -> Any:
+        """See `Memory`."""
+        with self.current():
+            return cells_of(image, stride).mean(axis=(3, 5), dtype=np.float32)
+
     def adopt(self, array: Any) -> Any:
         """See `Memory`.
 
@@ -261,7 +266,16 @@ class CudaMemory:
         if isinstance(array, self.cupy.ndarray):
             # CuPy's arrays are on the stream that is current where they are handed over.
             self._wait_for(self.cupy.cuda.get_current_stream())
-            return array
+        else:
+            array = self._adopt(array)
+        if int(array.device.id) != self.index:
+            raise ValueError(
+                f"expected an array on GPU {self.index}, where the model runs, "
+                f"got one on GPU {array.device.id}"
+            )
+        return array
+
+    def _adopt(self, array: Any) -> Any:
         with self.current():
             if hasattr(array, "__dlpack__"):
                 return self.cupy.from_dlpack(array)

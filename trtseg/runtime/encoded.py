@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trtseg.runtime.engine import Array
+from trtseg.runtime.engine import Array, on_host
 from trtseg.runtime.guidance import Region
 from trtseg.runtime.image import Picture, as_picture
 
@@ -67,10 +67,3 @@ class EncodedImage:
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
             object.__setattr__(self, name, value)
-
-
-def on_host(array: Array) -> np.ndarray:
-    """The values of a NumPy, CuPy-like or torch-like array as a NumPy array."""
-    if isinstance(array, np.ndarray):
-        return array
-    return array.get() if hasattr(array, "get") else array.cpu().numpy()

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
+from trtseg.runtime.engine import on_host
 from trtseg.runtime.image import Picture, as_picture
 from trtseg.runtime.segmenter import Segmenter
 
@@ -87,7 +88,7 @@ def _without_image(encoded: EncodedImage) -> EncodedImage:
 def _key(
     picture: Picture, segmenter: Segmenter, region: tuple[int, int, int, int] | None
 ) -> bytes:
-    pixels = picture.pixels
+    pixels = on_host(picture.pixels)
     digest = hashlib.blake2b(digest_size=20)
     facts = (
         segmenter.pipeline.model,

@@ -18,6 +18,15 @@ Array = Any  # np.ndarray on the host, or what the backend's memory makes
 Work = Callable[[], None]
 
 
+def on_host(array: Array) -> np.ndarray:
+    """The values of any library's array as a NumPy array; the very same one where it is one."""
+    if isinstance(array, np.ndarray):
+        return array
+    if hasattr(array, "get"):  # CuPy, PyCUDA
+        return array.get()
+    return array.cpu().numpy() if hasattr(array, "cpu") else np.asarray(array)
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """A named input or output of a network; None in `shape` is a free dimension."""
@@ -107,6 +116,9 @@ class Memory(Protocol):
 
         Both must live and stay as they are until the copy is done; it can be recorded.
         """
+
+    def cell_means(self, image: Array, stride: int) -> Array:
+        """The means of cells of stride x stride pixels: [1, C, H, W] to float32 [1, C, h, w]."""
 
     def adopt(self, array: Any) -> Array:
         """Another library's array on this memory's device, without a copy, ready to be read by
@@ -200,10 +212,20 @@ class HostMemory:
         """See `Memory`."""
         np.copyto(out, source, casting="no")
 
+    def cell_means(self, image: np.ndarray, stride: int) -> np.ndarray:
+        """See `Memory`."""
+        return cells_of(image, stride).mean((3, 5), dtype=np.float32)
+
     def adopt(self, array: Any) -> np.ndarray:
         """See `Memory`."""
         raise TypeError(
-            f"expected an array in host memory, since the model runs on the CPU, got "
+            "expected an array in host memory, which is all that this model's backend reads, got "
             f"{type(array).__name__} on a device: copy it to the host (CuPy: array.get(), torch: "
             'tensor.cpu().numpy()), or load the model with backend="tensorrt"'
         )
+
+
+def cells_of(image: Array, stride: int) -> Array:
+    """[1, C, H, W] as [1, C, H / stride, stride, W / stride, stride]."""
+    _, channels, height, width = image.shape
+    return image.reshape(1, channels, height // stride, stride, width // stride, stride)

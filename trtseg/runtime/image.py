@@ -10,12 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from trtseg.runtime.engine import Array, on_host
 from trtseg.runtime.exif import orientation
 
 CHANNELS = {"GRAY": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
 LONGEST_SIDE_PX = 32766  # what OpenCV's resize can address
 _INFERRED = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 # Pillow's modes whose numbers are what they look like; a palette's, or CMYK's, are not.
+# What `prepare_image` reads on a device.
+DEVICE_DTYPES = (np.uint8, np.float16, np.float32)
+_DLPACK_HOST = (1, 3, 11)  # plain, and pinned by CUDA or ROCm
 PILLOW_MODES = ("L", "RGB", "RGBA", "I;16", "I;16B", "F")
 
 
@@ -24,12 +28,18 @@ class Picture:
     """A checked image that is not copied.
 
     Attributes:
-        pixels: [H, W] or [H, W, channels], uint8, uint16 or floating point, any strides.
+        pixels: [H, W] or [H, W, channels], uint8, uint16 or floating point, any strides; NumPy's,
+            or of another library, on a device.
         image_format: a key of `CHANNELS`.
     """
 
-    pixels: np.ndarray
+    pixels: Array
     image_format: str
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the pixels are in a device's memory."""
+        return not isinstance(self.pixels, np.ndarray)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -38,14 +48,14 @@ class Picture:
 
     def rgb(self) -> np.ndarray:
         """A uint8 [H, W, 3] copy in RGB order, without alpha."""
-        pixels = _as_bytes(_plain(self.pixels))
+        pixels = _as_bytes(_plain(on_host(self.pixels)))
         return np.array(_order_rgb(pixels, self.image_format)[..., :3], order="C")
 
     def alpha(self) -> np.ndarray | None:
         """How opaque each pixel is, uint8 [H, W]; None for formats that are opaque."""
         if CHANNELS[self.image_format] != 4:
             return None
-        return _as_bytes(_plain(self.pixels[..., 3]))
+        return _as_bytes(_plain(on_host(self.pixels)[..., 3]))
 
 
 def as_picture(image: Any, image_format: str | None = None) -> Picture:
@@ -53,7 +63,9 @@ def as_picture(image: Any, image_format: str | None = None) -> Picture:
 
     Args:
         image: array [H, W] or [H, W, C] (or an object with `__array_interface__`, such as a
-            Pillow image); uint8, uint16, or floating point in [0, 1]. Any strides.
+            Pillow image); uint8, uint16, or floating point in [0, 1]. Any strides. In the memory
+            of a device (`__cuda_array_interface__` or DLPack): uint8, float16 or float32, whose
+            values are not looked at.
         image_format: "GRAY", "RGB", "BGR", "RGBA" or "BGRA"; by default GRAY, RGB or RGBA
             according to the number of channels.
 
@@ -62,8 +74,13 @@ def as_picture(image: Any, image_format: str | None = None) -> Picture:
         ValueError: wrong shape, empty, too large, wrong format, values that are not finite
             numbers in [0, 1], or a Pillow image whose mode is none of `PILLOW_MODES`.
     """
-    if not isinstance(image, np.ndarray):
-        if not hasattr(image, "__array_interface__"):
+    on_device = _is_on_device(image)
+    if on_device:
+        dtype = _device_dtype(image)
+    elif not isinstance(image, np.ndarray):
+        if hasattr(image, "__dlpack__"):
+            image = np.from_dlpack(image)
+        elif not hasattr(image, "__array_interface__"):
             raise TypeError(f"image: expected a NumPy array, got {type(image).__name__}")
         mode = getattr(image, "mode", None)
         if isinstance(mode, str) and mode not in PILLOW_MODES:
@@ -72,28 +89,45 @@ def as_picture(image: Any, image_format: str | None = None) -> Picture:
                 "convert it"
             )
         image = np.asarray(image)
-    if image.dtype.str[1:] not in ("u1", "u2") and image.dtype.kind != "f":
-        raise TypeError(f"image: expected uint8, uint16 or floating point, got {image.dtype}")
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[:, :, 0]
-    channels = {2: 1, 3: image.shape[-1] if image.shape else 0}.get(image.ndim, 0)
+    if not on_device:
+        dtype = image.dtype
+        if dtype.str[1:] not in ("u1", "u2") and dtype.kind != "f":
+            raise TypeError(f"image: expected uint8, uint16 or floating point, got {dtype}")
+    shape = tuple(int(side) for side in image.shape)
+    channels = {2: 1, 3: shape[-1] if shape else 0}.get(len(shape), 0)
     if channels not in _INFERRED:
-        raise ValueError(f"image: expected [H, W] or [H, W, 1|3|4], got {list(image.shape)}")
-    if 0 in image.shape or max(image.shape) > LONGEST_SIDE_PX:
-        raise ValueError(
-            f"image: expected sides of 1 to {LONGEST_SIDE_PX}, got {list(image.shape[:2])}"
-        )
+        raise ValueError(f"image: expected [H, W] or [H, W, 1|3|4], got {list(shape)}")
+    if 0 in shape or max(shape) > LONGEST_SIDE_PX:
+        raise ValueError(f"image: expected sides of 1 to {LONGEST_SIDE_PX}, got {list(shape[:2])}")
+    if len(shape) == 3 and channels == 1 and not on_device:
+        image = image[:, :, 0]
     if image_format is None:
         image_format = _INFERRED[channels]
     if not isinstance(image_format, str) or image_format not in CHANNELS:
         raise ValueError(f"image_format: expected {', '.join(CHANNELS)}, got {image_format!r}")
     if CHANNELS[image_format] != channels:
         raise ValueError(f"image_format: {image_format} does not fit {channels} channels")
-    if image.dtype.kind == "f":
+    if not on_device and dtype.kind == "f":
         low, high = float(image.min()), float(image.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
             raise ValueError(f"image: expected floats in [0, 1], got {low:g} to {high:g}")
     return Picture(image, image_format)
+
+
+def _is_on_device(image: Any) -> bool:
+    if isinstance(image, np.ndarray):
+        return False
+    if hasattr(image, "__cuda_array_interface__"):
+        return True
+    find = getattr(image, "__dlpack_device__", None)
+    return find is not None and int(find()[0]) not in _DLPACK_HOST
+
+
+def _device_dtype(image: Any) -> np.dtype:
+    name = str(image.dtype).rpartition(".")[2]  # torch's are called torch.uint8
+    if name not in {np.dtype(known).name for known in DEVICE_DTYPES}:
+        raise TypeError(f"image: expected uint8, float16 or float32 on a device, got {name}")
+    return np.dtype(name)
 
 
 def load_image(path: str | os.PathLike[str]) -> Picture:

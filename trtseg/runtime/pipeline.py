@@ -17,8 +17,8 @@ import numpy as np
 from trtseg import ops
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError, OutOfMemory
-from trtseg.runtime.encoded import EncodedImage, on_host
-from trtseg.runtime.engine import Array, Binding, Engine, Engines, Memory, Recorder
+from trtseg.runtime.encoded import EncodedImage
+from trtseg.runtime.engine import Array, Binding, Engine, Engines, Memory, Recorder, on_host
 from trtseg.runtime.guidance import GuidanceMaps, Region, grid_points
 from trtseg.runtime.image import Picture, prepare, working_size
 from trtseg.runtime.recording import Recorded
@@ -413,22 +413,32 @@ class Pipeline:
         """Do all the work that no click changes.
 
         Args:
-            picture: the image.
+            picture: the image; on a device only where the backend computes on it.
             region: which part, (y0, x0, y1, x1) in pixels, half open, inside the image.
             size: the working size; by default `working_size` of the region.
 
         Raises:
+            TypeError, ValueError: the image is on another device.
             EngineError: the encoder failed.
         """
         start = perf_counter()
         manifest = self.manifest
+        if picture.on_device:
+            try:
+                pixels = self.engines.memory.adopt(picture.pixels)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"image: {error}") from None
+            picture = replace(picture, pixels=pixels)
         size = size or self.working_size(region[2] - region[0], region[3] - region[1])
         grid = self.grid(size)
         grid_image = None
         with self.lanes.encoders(size) as (memory, buffers):
             base = memory.empty((manifest.channels, *grid), self.engines.segment.inputs[0].dtype)
-            prepare(picture, region, self._mean, self._scale, buffers.staged)
-            memory.copy(buffers.staged, buffers.image)
+            if picture.on_device:
+                self._prepare_on_device(memory, picture, region, buffers.image[0])
+            else:
+                prepare(picture, region, self._mean, self._scale, buffers.staged)
+                memory.copy(buffers.staged, buffers.image)
             if buffers.network is not None:
                 buffers.network.run()
             with memory.queueing():
@@ -442,9 +452,7 @@ class Pipeline:
                     stream=memory.stream,
                 )
             if "image" in manifest.select_inputs:
-                stride = manifest.base_stride
-                cells = buffers.staged.reshape(1, 3, grid[0], stride, grid[1], stride)
-                grid_image = memory.array(cells.mean((3, 5), dtype=np.float32))
+                grid_image = memory.cell_means(buffers.image, manifest.base_stride)
             memory.synchronize()
         for array in (base, grid_image):
             if isinstance(array, np.ndarray):
@@ -459,6 +467,28 @@ class Pipeline:
             source=picture,
             encode_ms=(perf_counter() - start) * 1e3,
         )
+
+    def _prepare_on_device(
+        self, memory: Memory, picture: Picture, region: Region, out: Array
+    ) -> None:
+        y0, x0, y1, x1 = region
+        pixels = picture.pixels[y0:y1, x0:x1]
+        if len(pixels.shape) == 2:
+            pixels = pixels[:, :, None]
+        elif pixels.strides[2] != pixels.dtype.itemsize:
+            # channels that lie apart, as in torch's order
+            dense = memory.empty(pixels.shape, pixels.dtype)
+            memory.copy(pixels, dense)
+            pixels = dense
+        with memory.queueing():
+            ops.prepare_image(
+                pixels,
+                out,
+                mean=self.manifest.mean,
+                scale=self.manifest.scale,
+                bgr=picture.image_format in ("BGR", "BGRA"),
+                stream=memory.stream,
+            )
 
     def adopt(self, encoded: EncodedImage) -> EncodedImage:
         """The encoding in this pipeline's memory and precision.

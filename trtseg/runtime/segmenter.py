@@ -124,6 +124,10 @@ class Segmenter:
             image: [H, W] or [H, W, C] array (or a Pillow image): uint8, uint16, or floating point
                 in [0, 1]; sides of 1 to 32,766 pixels; any strides. It is not copied: leave its
                 pixels alone while sessions on it are open, since focus crops read them.
+                With the TensorRT backend also an array on its GPU, of CuPy, torch, PyCUDA or any
+                library with `__cuda_array_interface__` or DLPack: uint8, float16 or float32. It
+                is read on the GPU, after what its producer has queued on it, and never copied
+                to the host.
             image_format: "GRAY", "RGB", "BGR", "RGBA" or "BGRA"; by default GRAY, RGB or RGBA
                 according to the number of channels.
             region: (x0, y0, x1, y1), half open: encode only this part; clicks must lie in it, and
