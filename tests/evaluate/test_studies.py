@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trtseg.errors import DatasetError
+from trtseg.errors import DatasetError, TrtsegError
+from trtseg.evaluate.comparison import paired
 from trtseg.evaluate.methods import BaselineMethod
 from trtseg.evaluate.records import read_json
 from trtseg.evaluate.results_page import render_page, study_section
 from trtseg.evaluate.studies import main, study_files
-from trtseg.evaluate.study import Paths, read_study, run_study, time_at_vga, training_configs
+from trtseg.evaluate.study import Paths, read_study, run_study, time_at_vga
+from trtseg.evaluate.study_models import make_models, training_configs
 
 from .methods import write_folder
 
@@ -42,6 +44,7 @@ def folder(tmp_path):
             "label": "Some paper",
             "training": "SBD",
             "source": "A. Author, 2018",
+            "unconfirmed": ["photos"],
             "cells": {"photos": {"0.85": 3.2}},
         }
     }
@@ -62,16 +65,22 @@ def arguments(folder, *more):
     return ["run", *map(str, options), "--quiet", *more]
 
 
+def places(folder):
+    return Paths(folder / "data", folder / "models", folder / "work")
+
+
 def test_one_command_runs_and_renders(folder, capsys):
     assert main(arguments(folder)) == 0
     page = (folder / "docs" / "results.md").read_text()
     assert "## A small study" in page
     assert "| **Matting** |" in page
-    assert "| *Some paper (SBD)* | *3.20 / -* |" in page
+    assert "| *Some paper (SBD)* | *3.20 / - ?* |" in page
+    assert "Some paper (SBD): A. Author, 2018. Not checked against the source: Photos." in page
+    assert "| Photos (4 of 4) NoC@85 / NoC@90 |" in page
     assert "- Photos: made for a test" in page
-    assert "- Dream: missing: no-such-model" in page
-    assert "not run" in page
-    assert "ahead of the best other method measured here, Grab cut" in page
+    assert "- Dream, not run: missing: no-such-model" in page
+    assert "ahead of" in page
+    assert "1 of 2 other methods were not run on it" in page
     assert str(folder) not in page
     figure = folder / "docs" / "images" / "1_small_photos.svg"
     assert figure.exists()
@@ -89,7 +98,7 @@ def test_one_command_runs_and_renders(folder, capsys):
 
 def test_only_some_rows(folder):
     study = read_study(folder / "studies" / "1_small.json")
-    paths = Paths(folder / "data", None, folder / "work")
+    paths = places(folder)
     results = run_study(study, paths, only=["Matting"], progress=False)
     assert results["rows"][0]["cells"]
     assert results["rows"][1]["missing"] == {"photos": "not run", "absent": "not run"}
@@ -102,7 +111,7 @@ def test_a_bad_image_is_not_hidden_as_not_run(folder):
     file = folder / "data" / "photos" / "images" / "01.png"
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(DatasetError, match=r"01\.png"):
-        run_study(study, Paths(folder / "data", None, folder / "work"), progress=False)
+        run_study(study, places(folder), progress=False)
 
 
 def test_bad_studies(folder, capsys):
@@ -119,31 +128,134 @@ def test_bad_studies(folder, capsys):
     assert "no such study" in capsys.readouterr().err
 
 
-def test_comparison_tells_where_ours_is_behind():
-    def row(label, group, value):
-        noc = {"0.85": {"mean": value, "low": value, "high": value}}
+def results(**rows):
+    """Results of a study of one data set: label to (group, clicks by object)."""
+
+    def row(label, group, clicks):
+        mean = float(np.mean(clicks))
+        by_object = {str(index): value for index, value in enumerate(clicks)}
         cell = {
-            "noc": noc, "objects": 1, "expected": 1, "failures": {"0.85": 0},
-            "failures_at_limit": {"0.85": 0}, "click_ms": None, "encode_ms": {"median": 1.0},
-            "seconds_per_click": None, "machine": {"processor": "P", "cores": 2},
+            "noc": {"0.85": {"mean": mean, "low": mean, "high": mean}},
+            "objects": len(clicks), "expected": len(clicks), "available": 9,
+            "failures": {"0.85": 0}, "failures_at_limit": {"0.85": 0}, "click_ms": None,
+            "encode_ms": {"median": 1.0}, "seconds_per_click": None, "iou": [0.5],
+            "iou_intervals": [[0.4, 0.6]], "clicks": {"0.85": by_object},
+            "iou_1": {key: 1 / value for key, value in by_object.items()},
+            "machine": {"processor": "P", "cores": 2},
         }  # fmt: skip
         return {"label": label, "group": group, "note": "", "missing": {}, "cells": {"d": cell}}
 
-    study = {
+    return {
         "study": "s", "title": "T", "text": [], "clicks": 20, "targets": [0.85], "published": [],
-        "data": [{"name": "d", "label": "D", "note": ""}],
-        "rows": [row("ours", "ours", 4.0), row("old", "classical", 3.0)],
+        "stop_at_target": True, "reference": None,
+        "data": [{"name": "d", "label": "D", "note": "", "remark": "It is small."}],
+        "rows": [row(label, *values) for label, values in rows.items()],
     }  # fmt: skip
-    assert "ours (4.00) is NOT ahead of the best other method measured here, old (3.00)" in (
+
+
+def test_comparison_tells_where_ours_is_behind():
+    study = results(ours=("ours", [4, 4, 5]), old=("classical", [3, 3, 3]))
+    page = study_section(study, {})
+    assert "- D: at NoC@85 ours is NOT ahead of old (-1.33 [-2.00, -1.00] clicks). It is sm" in page
+    study = results(ours=("ours", [4, 4, 4]), old=("classical", [9, 9, 9]))
+    assert "ours is ahead of every other method, of the nearest, old, by 5.00 clicks" in (
         study_section(study, {})
     )
-    study["rows"][1] = row("old", "classical", 5.0)
-    assert "ours (4.00) is ahead of" in study_section(study, {})
+    study = results(ours=("ours", [4, 4, 4]), old=("classical", [9, 4, 3]))
+    assert "with 3 objects not for certain of old" in study_section(study, {})
+
+
+def test_page_tells_that_a_set_is_reduced_and_objects_end_at_the_target():
+    page = study_section(results(ours=("ours", [4, 4, 5])), {})
+    assert "reduced to objects evenly spread over its order" in page
+    assert "(D 3 of 9)" in page
+    assert "An object ends once its IoU reaches 85 %" in page
+    assert "IoU@1 |" in page
+    assert "IoU@5" not in page
+
+
+def test_differences_from_the_reference():
+    study = results(full=("ablation", [4, 4, 4]), less=("ablation", [8, 8, 8]))
+    study["reference"] = "full"
+    page = study_section(study, {})
+    assert "| less | -0.125 [-0.125, -0.125] | +4.00 [+4.00, +4.00] |" in page
+
+
+def test_a_difference_is_over_common_objects():
+    found = paired({"0": 3, "2": 5, "10": 9}, {"2": 4, "10": 6, "11": 1})
+    assert found is not None
+    assert (found.mean, found.objects) == (2.0, 2)
+    assert paired({"0": 1}, {"1": 1}) is None
+
+
+class FakeCommands:
+    """Does what training and export leave behind; fails at the command that has `fail_at`."""
+
+    def __init__(self, fail_at=""):
+        self.fail_at = fail_at
+        self.seen = []
+
+    def __call__(self, command):
+        self.seen.append(command)
+        if "trtseg.train" in command:
+            (Path(command[command.index("--output") + 1]) / "last").mkdir(
+                parents=True, exist_ok=True
+            )
+        if self.fail_at and self.fail_at in command:
+            return 2
+        if "export" in command:
+            Path(command[command.index("export") + 2]).touch()
+        return 0
+
+
+@pytest.fixture
+def trained(folder):
+    """A study of one method that is trained and one that is left out."""
+    base = {"data": {"path": "train"}, "initial_weights": "bundle:lite", "segment": {"steps": 9}}
+    (folder / "base.json").write_text(json.dumps(base))
+    file = folder / "studies" / "1_small.json"
+    content = json.loads(file.read_text())
+    content["training"] = {"base": "../base.json", "batch": 2}
+    content["methods"] = [
+        {"label": "A", "model": "a", "training": {"segment.steps": 3}},
+        {"label": "B", "model": "b", "training": {}, "omitted": "too slow"},
+    ]
+    file.write_text(json.dumps(content))
+    return read_study(file), file.parent, places(folder)
+
+
+def test_models_are_trained_once_and_continued(trained, folder):
+    study, studies, paths = trained
+    run = FakeCommands(fail_at="export")
+    with pytest.raises(TrtsegError, match="a: export failed"):
+        make_models(study, studies, paths, run=run)
+    assert "--resume" not in run.seen[0]
+    config = json.loads((folder / "work/training/a/config.json").read_text())
+    assert config["segment"]["steps"] == 3
+    assert config["batch"] == 2
+    assert config["data"]["path"] == str(folder / "train")
+    assert config["initial_weights"] == "bundle:lite"
+
+    run = FakeCommands()
+    assert make_models(study, studies, paths, run=run) == [folder / "models/a.trtseg"]
+    assert "--resume" in run.seen[0]
+    assert make_models(study, studies, paths, run=run) == []
+    assert len(run.seen) == 2
+    with pytest.raises(ValueError, match="trains a with another configuration"):
+        make_models(study, studies, paths, data=folder / "elsewhere", run=run)
+
+
+def test_an_omitted_method_is_shown_with_its_reason(trained):
+    study, _, paths = trained
+    found = run_study(study, paths, progress=False)
+    assert found["rows"][1]["missing"]["photos"] == "too slow"
+    assert "- B, not run: too slow." in study_section(found, {"paper": {
+        "label": "P", "training": "T", "source": "S", "cells": {}}})
 
 
 def test_page_is_reproducible(tmp_path, folder):
     study = read_study(folder / "studies" / "1_small.json")
-    results = run_study(study, Paths(folder / "data", None, folder / "work"), progress=False)
+    results = run_study(study, places(folder), progress=False)
     published = read_json(folder / "studies" / "published.json")
     pages = []
     for name in ("a", "b"):
@@ -164,10 +276,13 @@ def test_shipped_studies_are_valid(name):
     study = read_study(STUDIES / f"{name}.json")
     published = read_json(STUDIES / "published.json")
     assert set(study.published) <= published.keys()
-    paths = Paths(Path("data"), None, Path("work"))
+    for entry in published.values():
+        assert entry["source"]
+        assert set(entry.get("unconfirmed", ())) <= entry["cells"].keys()
+    paths = Paths(Path("data"), Path("models"), Path("work"))
     for method in study.methods:
         for data in study.data:
-            assert study.config(method, data, paths).clicks == 20
+            assert study.config(method, data, paths).clicks in (10, 20)
 
 
 def test_training_configurations_of_the_shipped_studies_are_valid(tmp_path):
@@ -180,4 +295,4 @@ def test_training_configurations_of_the_shipped_studies_are_valid(tmp_path):
             parsed = read_config(path)
             assert Path(parsed.data[0].path).is_absolute()
             count += 1
-    assert count > 15
+    assert count > 12

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trtseg.evaluate.comparison import Difference, ahead_sentences, differences
 from trtseg.evaluate.curves import iou_figure, render
 from trtseg.evaluate.records import write_file
 
@@ -15,7 +16,8 @@ _HEAD = """\
 Written by `python -m trtseg.evaluate.studies render`; do not edit. NoC@q is the mean number of
 clicks until IoU q is reached, the maximum where it is not; lower is better. Brackets hold 95 %
 bootstrap intervals over the objects. Numbers in italics are published ones, for orientation: where
-data, training sets or click protocols differ, the notes say so.
+data, training sets or click protocols differ, the notes say so. A published number with a question
+mark could not be checked against its source.
 """
 
 
@@ -26,7 +28,9 @@ def render_page(
 
     Args:
         results: of `run_study`, in the order of the page.
-        published: key to {"label", "training", "source", "cells": {data: {target: NoC}}}.
+        published: key to {"label", "training", "source", "cells": {data: {target: NoC}}}; it may
+            have "unconfirmed", the data sets whose numbers were not found in the source, and
+            "time".
         output: the Markdown file.
 
     Returns:
@@ -51,31 +55,60 @@ def study_section(
     study: dict[str, Any], published: dict[str, Any], figures: Sequence[str] = ()
 ) -> str:
     """One study as Markdown."""
-    parts = [f"## {study['title']}", *study["text"]]
-    parts.append(_noc_table(study, published))
-    notes = _notes(study, published)
-    if notes:
-        parts.append("\n".join(f"- {note}" for note in notes))
+    parts = [f"## {study['title']}", *study["text"], _noc_table(study, published)]
+    sentences = ahead_sentences(study)
+    if sentences:
+        parts += ["In short:", _list(sentences)]
+    compared = differences(study)
+    if compared:
+        parts += [
+            f"Difference from \"{study['reference']}\", mean over the same objects: IoU after one "
+            "click (higher is better), then clicks (lower is better).",
+            _difference_table(study, compared),
+        ]
     if any(row["cells"] for row in study["rows"]):
         parts += ["Failures, IoU and time of what was measured here:", _detail_table(study)]
-    comparison = _comparison(study)
-    if comparison:
-        parts.append("\n".join(comparison))
+    notes = _notes(study, published)
+    if notes:
+        parts += ["Notes:", _list(notes)]
     parts += [f"![IoU after each click]({Path('images') / name})" for name in figures]
     return "\n\n".join(parts) + "\n"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _targets(study: dict[str, Any]) -> list[str]:
     return [f"{target:g}" for target in study["targets"]]
 
 
+def _percent(target: str) -> str:
+    return f"{float(target) * 100:g}"
+
+
+def _cells(study: dict[str, Any], data: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured on a data set, row by row."""
+    return [row["cells"][data["name"]] for row in study["rows"] if data["name"] in row["cells"]]
+
+
+def _taken(study: dict[str, Any], data: dict[str, Any]) -> tuple[int, int] | None:
+    """(objects that the study takes of a data set, objects that it has)."""
+    found = [(cell["expected"], cell["available"]) for cell in _cells(study, data)]
+    return found[0] if found else None
+
+
 def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
     targets = _targets(study)
-    shown = " / ".join(f"@{float(target) * 100:g}" for target in targets)
-    head = ["method", *(f"{data['label']} {shown}" for data in study["data"])]
+    shown = " / ".join(f"NoC@{_percent(target)}" for target in targets)
+    head = ["method"]
+    for data in study["data"]:
+        taken = _taken(study, data)
+        count = f" ({taken[0]} of {taken[1]})" if taken else ""
+        head.append(f"{data['label']}{count} {shown}")
     timed = any(row.get("vga") for row in study["rows"])
     if timed:
-        head.append("VGA: encode / click, ms")
+        head.append("VGA: encode + click, ms")
     rows = []
     for row in study["rows"]:
         label = f"**{row['label']}**" if row["group"] == "ours" else row["label"]
@@ -85,7 +118,7 @@ def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
             cells.append(_noc_cell(cell, targets) if cell else "not run")
         if timed:
             vga = row.get("vga")
-            cells.append(f"{vga['encode_ms']:.0f} / {vga['click_ms']:.0f}" if vga else "")
+            cells.append(f"{vga['encode_ms']:.0f} + {vga['click_ms']:.0f}" if vga else "")
         rows.append(cells)
     for key in study["published"]:
         entry = published[key]
@@ -93,7 +126,8 @@ def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
         for data in study["data"]:
             numbers = entry["cells"].get(data["name"], {})
             values = [f"{numbers[t]:.2f}" if t in numbers else "-" for t in targets]
-            cells.append(f"*{' / '.join(values)}*" if numbers else "")
+            doubt = " ?" if data["name"] in entry.get("unconfirmed", ()) else ""
+            cells.append(f"*{' / '.join(values)}{doubt}*" if numbers else "")
         if timed:
             cells.append(f"*{entry['time']}*" if entry.get("time") else "")
         rows.append(cells)
@@ -101,24 +135,41 @@ def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
 
 
 def _noc_cell(cell: dict[str, Any], targets: Sequence[str]) -> str:
-    values = " / ".join(f"{cell['noc'][target]['mean']:.2f}" for target in targets)
-    intervals = ", ".join(
-        f"{cell['noc'][target]['low']:.2f} to {cell['noc'][target]['high']:.2f}"
-        for target in targets
+    values = " / ".join(
+        "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**cell["noc"][target]) for target in targets
     )
     partial = cell["objects"] != cell["expected"]
-    count = f" ({cell['objects']} of {cell['expected']} objects)" if partial else ""
-    return f"{values} [{intervals}]{count}"
+    return f"{values} (only {cell['objects']} objects so far)" if partial else values
+
+
+def _difference_table(study: dict[str, Any], compared: dict[str, dict[str, Any]]) -> str:
+    measures = ["IoU@1", *(f"NoC@{_percent(target)}" for target in _targets(study))]
+    head = ["method", *(f"{d['label']} {name}" for d in study["data"] for name in measures)]
+    rows = []
+    for label, by_data in compared.items():
+        cells = [label]
+        for data in study["data"]:
+            found: list[Difference] = by_data.get(data["name"], [])
+            digits = [3, *[2] * (len(measures) - 1)]
+            cells += (
+                [one.text(places) for one, places in zip(found, digits, strict=True)]
+                if found
+                else [""] * len(measures)
+            )
+        rows.append(cells)
+    return _markdown(head, rows)
 
 
 def _detail_table(study: dict[str, Any]) -> str:
     targets = _targets(study)
     limit = study["clicks"]
+    # of objects that were left at the target, only the first click's IoU is known
+    places = [0] if study["stop_at_target"] else sorted({0, min(4, limit - 1), limit - 1})
     head = ["method", "data", "objects"]
     for target in targets:
-        percent = f"{float(target) * 100:g}"
-        head += [f">={limit}@{percent}", f"failed@{percent}"]
-    head += ["IoU@1", "IoU@5", f"IoU@{limit}", "best of M @1", "encode ms", "click ms", "s/click"]
+        head += [f">={limit}@{_percent(target)}", f"failed@{_percent(target)}"]
+    head += [f"IoU@{k + 1}" for k in places]
+    head += ["best of M @1", "encode ms", "click ms", "s/click"]
     rows = []
     for row in study["rows"]:
         for data in study["data"]:
@@ -128,9 +179,9 @@ def _detail_table(study: dict[str, Any]) -> str:
             cells = [row["label"], data["label"], str(cell["objects"])]
             for target in targets:
                 cells += [str(cell["failures_at_limit"][target]), str(cell["failures"][target])]
-            ious = cell.get("iou")
-            places = [0, min(4, limit - 1), limit - 1]
-            cells += [f"{ious[k]:.3f}" for k in places] if ious else ["-"] * 3
+            for k in places:
+                low, high = cell["iou_intervals"][k]
+                cells.append(f"{cell['iou'][k]:.3f} [{low:.3f}, {high:.3f}]")
             cells.append(f"{cell['best_iou'][0]:.3f}" if "best_iou" in cell else "-")
             click = cell["click_ms"]
             cells.append(f"{cell['encode_ms']['median']:.0f}")
@@ -147,11 +198,39 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _notes(study: dict[str, Any], published: dict[str, Any]) -> list[str]:
-    notes = [f"{data['label']}: {data['note']}" for data in study["data"] if data["note"]]
-    notes += [f"{row['label']}: {row['note']}" for row in study["rows"] if row["note"]]
+    notes = [f"{data['label']}: {data['note']}." for data in study["data"] if data["note"]]
+    reduced = [
+        f"{data['label']} {taken[0]} of {taken[1]}"
+        for data in study["data"]
+        if (taken := _taken(study, data)) and taken[0] < taken[1]
+    ]
+    if reduced:
+        notes.append(
+            "To stay in a budget of time, each set is reduced to objects evenly spread over its "
+            f"order, the same for every row ({', '.join(reduced)}). Intervals are as wide as so "
+            "few objects make them, and published numbers are over whole sets."
+        )
+    if study["stop_at_target"]:
+        highest = _percent(max(_targets(study), key=float))
+        notes.append(
+            f"An object ends once its IoU reaches {highest} %: NoC is not changed by that, and of "
+            "IoU@k only IoU@1 is reported."
+        )
+    notes.append(
+        f"\">={study['clicks']}\" counts objects that need {study['clicks']} clicks or more, as "
+        f"published tables do; \"failed\" those that are not solved after click {study['clicks']}."
+    )
+    notes += [f"{row['label']}: {row['note']}." for row in study["rows"] if row["note"]]
     for row in study["rows"]:
+        training = row.get("training")
+        if training and training["steps"] is not None:
+            notes.append(
+                f"{row['label']}: trained for {training['minutes']:g} minutes, "
+                f"{training['steps']} steps of {training['batch']} crops of "
+                f"{training['crop_px']} pixels."
+            )
         reasons = sorted({reason for reason in row["missing"].values() if reason != "not run"})
-        notes += [f"{row['label']}: {reason}" for reason in reasons]
+        notes += [f"{row['label']}, not run: {reason}." for reason in reasons]
     machines = {
         f"{cell['machine']['processor']}, {cell['machine']['cores']} cores"
         for row in study["rows"]
@@ -159,44 +238,26 @@ def _notes(study: dict[str, Any], published: dict[str, Any]) -> list[str]:
     }
     if machines:
         notes.append("Times measured on " + "; ".join(sorted(machines)) + ".")
-    sources = {key: published[key]["source"] for key in study["published"]}
-    notes += [f"{published[key]['label']}: {source}" for key, source in sources.items() if source]
-    return notes
+    return notes + _sources(study, published)
 
 
-def _comparison(study: dict[str, Any]) -> list[str]:
-    """Per data set, who is ahead of whom: ours against every other method measured here."""
-    ours = [row for row in study["rows"] if row["group"] == "ours" and row["cells"]]
-    others = [row for row in study["rows"] if row["group"] in ("classical", "learned")]
+def _sources(study: dict[str, Any], published: dict[str, Any]) -> list[str]:
+    shown = {data["name"]: data["label"] for data in study["data"]}
     lines = []
-    for data in study["data"] if ours else ():
-        for target in _targets(study):
-            best = _least(ours, data["name"], target)
-            rival = _least(others, data["name"], target)
-            if best is None or rival is None:
-                continue
-            verb = "ahead of" if best[0] < rival[0] else "NOT ahead of"
-            percent = f"{float(target) * 100:g}"
-            lines.append(
-                f"- {data['label']}, NoC@{percent}: {best[1]} ({best[0]:.2f}) is {verb} the best "
-                f"other method measured here, {rival[1]} ({rival[0]:.2f})."
-            )
+    for key in study["published"]:
+        entry = published[key]
+        line = f"{entry['label']} ({entry['training']}): {entry['source']}."
+        doubtful = [shown[name] for name in entry.get("unconfirmed", ()) if name in shown]
+        if doubtful:
+            line += f" Not checked against the source: {', '.join(doubtful)}."
+        lines.append(line)
     return lines
-
-
-def _least(rows: Sequence[dict[str, Any]], data: str, target: str) -> tuple[float, str] | None:
-    found = [
-        (row["cells"][data]["noc"][target]["mean"], row["label"])
-        for row in rows
-        if data in row["cells"]
-    ]
-    return min(found) if found else None
 
 
 def _figures(study: dict[str, Any]) -> dict[str, bytes]:
     """IoU against clicks of all methods, per data set, as SVG."""
     figures = {}
-    for data in study["data"]:
+    for data in study["data"] if not study["stop_at_target"] else ():
         curves = {
             row["label"]: row["cells"][data["name"]]
             for row in study["rows"]

@@ -154,6 +154,7 @@ def make_header(
         data[name] = {
             "layout": dataset.layout,
             "objects": len(wanted),
+            "available": len(dataset),
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         }
     machine = {

@@ -9,7 +9,8 @@ from pathlib import Path
 from trtseg.errors import DatasetError, TrtsegError
 from trtseg.evaluate.records import read_json, write_json
 from trtseg.evaluate.results_page import render_page
-from trtseg.evaluate.study import Paths, read_study, run_study, training_configs
+from trtseg.evaluate.study import Paths, read_study, run_study
+from trtseg.evaluate.study_models import make_models, training_configs
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,8 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(action=_run)
     run.add_argument("names", nargs="*", metavar="STUDY", help="by name; all when none is given")
     run.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    run.add_argument("--models", type=Path, help="folder of bundles that are not in the package")
     run.add_argument("--work", type=Path, required=True, help="run directories; kept to go on")
+    run.add_argument(
+        "--models", type=Path, help="bundles that are not in the package (WORK/models)"
+    )
     run.add_argument(
         "--only", nargs="+", default=[], metavar="LABEL", help="these methods or data sets"
     )
@@ -52,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     render = actions.add_parser("render", help="write the page from the results")
     render.set_defaults(action=_render)
+    for own in (configs, run):
+        own.add_argument(
+            "--train-data",
+            type=Path,
+            metavar="DIR",
+            help="images to train on; with them, `run` makes the models that are not there",
+        )
     for own in (configs, run, render):
         own.add_argument("--studies", type=Path, default=_ROOT / "studies", metavar="DIR")
     for own in (run, render):
@@ -64,7 +74,8 @@ def _configs(args: argparse.Namespace) -> int:
     files = _named(args)
     for name in args.names:
         args.output.mkdir(parents=True, exist_ok=True)
-        configs = training_configs(read_study(files[name]), files[name].parent)
+        study = read_study(files[name])
+        configs = training_configs(study, files[name].parent, args.train_data)
         for model, config in configs.items():
             write_json(args.output / f"{model}.json", config)
             print(args.output / f"{model}.json")
@@ -81,11 +92,22 @@ def _named(args: argparse.Namespace) -> dict[str, Path]:
 
 def _run(args: argparse.Namespace) -> int:
     files = _named(args)
-    paths = Paths(args.data, args.models, args.work)
+    paths = Paths(args.data, args.models or args.work / "models", args.work)
     for name in args.names or files:
         print(name, file=sys.stderr)
+        study = read_study(files[name])
+        if args.train_data:
+            names = {data.name for data in study.data}
+            make_models(
+                study,
+                files[name].parent,
+                paths,
+                data=args.train_data,
+                only=[label for label in args.only if label not in names],
+                threads=args.threads,
+            )
         results = run_study(
-            read_study(files[name]),
+            study,
             paths,
             only=args.only,
             workers=args.workers,

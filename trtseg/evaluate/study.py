@@ -19,10 +19,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from trtseg.bundle import read as read_bundle
 from trtseg.errors import BundleError, DatasetError
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.datasets import open_dataset
 from trtseg.evaluate.methods import BASELINES, Method, load_method
+from trtseg.evaluate.metrics import clicks_to_reach
 from trtseg.evaluate.records import RunDirectory, read_json, write_json
 from trtseg.evaluate.runner import evaluate, make_header
 from trtseg.evaluate.summary import summarise
@@ -42,6 +44,7 @@ class StudyMethod:
         protocol: in place of the study's.
         training: how the model is trained, as changes to the study's: dotted names to values.
         note: what a reader must know about the row.
+        omitted: why the row is not run: it is shown with this reason.
     """
 
     label: str
@@ -53,6 +56,7 @@ class StudyMethod:
     protocol: str | None = None
     training: dict[str, Any] | None = None
     note: str = ""
+    omitted: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class StudyData:
         layout, subset: see `open_dataset`.
         min_area, limit: see `EvaluationConfig`.
         note: for instance how it differs from the set that papers use under this name.
+        remark: why the outcome on it is as it is; written once a run has shown it.
     """
 
     name: str
@@ -76,6 +81,7 @@ class StudyData:
     min_area: float = 0.0
     limit: int | None = None
     note: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class Study:
         methods: rows.
         data: columns.
         protocol, clicks, targets, seed: see `EvaluationConfig`.
-        stop_at_target: do not click on after the highest target; IoU@k is then not reported.
+        stop_at_target: do not click on after the highest target; of IoU@k only IoU@1 is then
+            reported.
+        reference: label of the row that the others are compared with, object by object.
         published: keys of rows in `published.json` to show.
         time_at_vga: measure an encode and a click at 640 x 480.
         training: "base" is a training configuration, beside the study's file; the other entries
@@ -106,6 +114,7 @@ class Study:
     targets: tuple[float, ...] = (0.85, 0.90)
     seed: int = 0
     stop_at_target: bool = False
+    reference: str | None = None
     published: tuple[str, ...] = field(default=())
     time_at_vga: bool = False
     training: dict[str, Any] | None = None
@@ -139,12 +148,12 @@ class Paths:
     """
 
     data: Path
-    models: Path | None
+    models: Path
     work: Path
 
     def model(self, name: str) -> str:
         """A model's name or path."""
-        if name in BASELINES or self.models is None:
+        if name in BASELINES:
             return name
         for path in (self.models / name, self.models / f"{name}.trtseg"):
             if path.exists():
@@ -175,52 +184,9 @@ def read_study(path: Path) -> Study:
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ValueError(f"{path}: {kind} {sorted(twice)[0]!r} appears twice")
+    if study.reference is not None and all(m.label != study.reference for m in methods):
+        raise ValueError(f"{path}: reference {study.reference!r} is no method of the study")
     return study
-
-
-def training_configs(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
-    """Training configurations of the study's own models, by model; paths in them are absolute.
-
-    Args:
-        study: what to train for.
-        folder: of the study's file.
-
-    Raises:
-        DatasetError: the base configuration is missing.
-        ValueError: a method is to be trained, but the study has no base.
-    """
-    configs = {}
-    for method in study.methods:
-        if method.training is None:
-            continue
-        if not study.training or "base" not in study.training:
-            raise ValueError(f"{study.name}: {method.label} has training, the study no base")
-        base = (folder / study.training["base"]).resolve()
-        config = read_json(base)
-        common = {key: value for key, value in study.training.items() if key != "base"}
-        for key, value in {**common, **method.training}.items():
-            _set(config, key.split("."), value)
-        _make_absolute(config, base.parent)
-        configs[method.model] = config
-    return configs
-
-
-def _set(config: dict[str, Any], names: list[str], value: Any) -> None:
-    for name in names[:-1]:
-        config = config.setdefault(name, {})
-    config[names[-1]] = value
-
-
-def _make_absolute(config: dict[str, Any], folder: Path) -> None:
-    sources = config["data"] if isinstance(config["data"], list) else [config["data"]]
-    for source in sources:
-        source["path"] = str((folder / source["path"]).resolve())
-    validation = config.get("validation", {})
-    if "paths" in validation:
-        validation["paths"] = [str((folder / path).resolve()) for path in validation["paths"]]
-    weights = config.get("initial_weights")
-    if weights and "://" not in weights:
-        config["initial_weights"] = str((folder / weights).resolve())
 
 
 def slug(label: str) -> str:
@@ -260,6 +226,9 @@ def run_study(
         for data in study.data:
             run = RunDirectory(paths.work / study.name / slug(method.label) / data.name)
             wanted = not only or method.label in only or data.name in only
+            if method.omitted:
+                row["missing"][data.name] = method.omitted
+                continue
             try:
                 if wanted:
                     loaded = _fill(study, method, data, paths, run, loaded,
@@ -271,8 +240,10 @@ def run_study(
                 if (paths.data / data.path).exists() and run.header_path.exists():
                     raise
                 row["missing"][data.name] = "not run"
-        if study.time_at_vga:
+        if study.time_at_vga and not method.omitted:
             row["vga"] = _time_once(study, method, paths, loaded)
+        if method.training is not None and row["cells"]:
+            row["training"] = training_budget(paths.model(method.model))
         rows.append(row)
     return {
         "study": study.name,
@@ -282,11 +253,29 @@ def run_study(
         "clicks": study.clicks,
         "targets": list(study.targets),
         "stop_at_target": study.stop_at_target,
+        "reference": study.reference,
         "published": list(study.published),
         "data": [
-            {"name": data.name, "label": data.label, "note": data.note} for data in study.data
+            {"name": data.name, "label": data.label, "note": data.note, "remark": data.remark}
+            for data in study.data
         ],
         "rows": rows,
+    }
+
+
+def training_budget(bundle: str) -> dict[str, Any]:
+    """What the training of a bundle took, as its manifest tells: steps, batch, crop, minutes.
+
+    Raises:
+        BundleError: no such bundle.
+    """
+    training = read_bundle(bundle).manifest.raw.get("training", {})
+    config = training.get("config", {})
+    return {
+        "steps": config.get("segment", {}).get("steps"),
+        "batch": config.get("batch"),
+        "crop_px": config.get("crop", {}).get("size"),
+        "minutes": training.get("minutes"),
     }
 
 
@@ -331,12 +320,27 @@ def condense(run: RunDirectory, study: Study) -> dict[str, Any]:
     summary = summarise(run)
     if not summary["results"]:
         raise DatasetError(f"{run.path}: no result yet")
-    result = next(iter(summary["results"].values()))
+    name, result = next(iter(summary["results"].items()))
     keys = ["objects", "expected", "noc", "failures", "failures_at_limit", "click_ms",
             "encode_ms", "seconds_per_click"]  # fmt: skip
-    if not study.stop_at_target:
-        keys += ["iou", "iou_intervals", "best_iou"]
     kept = {key: result[key] for key in keys if key in result}
+    # an object that was left at the target has no IoU after later clicks
+    count = 1 if study.stop_at_target else study.clicks
+    kept |= {
+        key: result[key][:count] for key in ("iou", "iou_intervals", "best_iou") if key in result
+    }
+    kept["available"] = summary["data"][name]["available"]
+    # object by object, so that two methods can be compared on the same ones
+    records = list(run.records(name))
+    ious = np.array([record.ious for record in records])
+    kept["clicks"] = {
+        f"{target:g}": {
+            str(record.index): int(clicks)
+            for record, clicks in zip(records, clicks_to_reach(ious, target), strict=True)
+        }
+        for target in study.targets
+    }
+    kept["iou_1"] = {str(record.index): record.ious[0] for record in records}
     method = {key: summary["method"][key] for key in ("kind", "name", "fingerprint", "parameters")
               if key in summary["method"]}  # fmt: skip
     return {**kept, "method": method, "machine": summary["machine"]}
