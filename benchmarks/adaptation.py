@@ -112,7 +112,7 @@ def measure_steps(
                 return torch.func.functional_call(tail, dict(weights), (features,))[0, 0]
 
         learn(
-            AdaptedWeights(initial), Example(forward, corrections, None), initial, importance,
+            AdaptedWeights(initial), [Example(forward, corrections, None)], initial, importance,
             Learning(STEPS, 1e-6, 1.0, 1.0),
         )  # fmt: skip
 

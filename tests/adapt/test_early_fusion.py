@@ -10,7 +10,6 @@ from trtseg.adapt.early_fusion import (
     EarlyFusionModel,
     EarlyFusionSequence,
     EarlyFusionSession,
-    shown_rows,
 )
 from trtseg.nn.deeplab import DeepLab, small_config
 
@@ -104,7 +103,18 @@ def test_nothing_to_undo_is_an_error(photo):
         EarlyFusionSession(model, photo, model.initial, adapts=False).undo()
 
 
-def test_the_first_click_alone_is_the_first_positive_one():
-    rows = np.array([[1, 1, 0], [2, 2, 1], [3, 3, 1]], np.float32)
-    learning = Learning(1, 1e-3, 0.0, 0.0, guidance="first")
-    assert shown_rows(rows, learning, [0]).tolist() == [[2, 2, 1]]
+def test_a_replay_shows_the_first_click_and_then_more(photo, monkeypatch):
+    model = _model()
+    session = EarlyFusionSession(model, photo, model.initial, adapts=False)
+    _click(session)
+    seen = []
+    features = model.features
+
+    def watched(staged, clicks):
+        seen.append(len(clicks))
+        return features(staged, clicks)
+
+    monkeypatch.setattr(model, "features", watched)
+    replay = Learning(2, 1e-3, 0.0, 0.0, guidance="replay")
+    assert len(session.final_examples(replay, [0])) == 2
+    assert seen[0] == 1 < seen[1] <= len(CLICKS)

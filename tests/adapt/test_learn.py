@@ -32,7 +32,7 @@ def _ones(weights):
 
 def test_the_steps_are_adam_on_the_loss():
     weights, example = _linear()
-    found = learn(AdaptedWeights(weights), example, weights, _ones(weights), PLAIN)
+    found = learn(AdaptedWeights(weights), [example], weights, _ones(weights), PLAIN)
     leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
     optimiser = torch.optim.Adam(list(leaves.values()), lr=PLAIN.learning_rate)
     losses = []
@@ -54,9 +54,9 @@ def test_the_steps_are_adam_on_the_loss():
 def test_two_calls_go_on_where_one_would():
     weights, example = _linear()
     three = Learning(3, 1e-2, 1.0, 1.0)
-    half = learn(AdaptedWeights(weights), example, weights, _ones(weights), three)
-    whole = learn(half, example, weights, _ones(weights), three)
-    once = learn(AdaptedWeights(weights), example, weights, _ones(weights), PLAIN)
+    half = learn(AdaptedWeights(weights), [example], weights, _ones(weights), three)
+    whole = learn(half, [example], weights, _ones(weights), three)
+    once = learn(AdaptedWeights(weights), [example], weights, _ones(weights), PLAIN)
     assert whole.same_values(once.values)
 
 
@@ -64,18 +64,18 @@ def test_the_start_is_left_as_it_is():
     weights, example = _linear()
     before = {name: value.clone() for name, value in weights.items()}
     start = AdaptedWeights(weights)
-    first = learn(start, example, weights, _ones(weights), PLAIN)
+    first = learn(start, [example], weights, _ones(weights), PLAIN)
     kept = {name: value.clone() for name, value in first.values.items()}
-    learn(first, example, weights, _ones(weights), PLAIN)
+    learn(first, [example], weights, _ones(weights), PLAIN)
     assert start.same_values(before)
     assert first.same_values(kept)
 
 
 def test_importance_holds_weights_back():
     weights, example = _linear()
-    free = learn(AdaptedWeights(weights), example, weights, _ones(weights),
+    free = learn(AdaptedWeights(weights), [example], weights, _ones(weights),
                  Learning(30, 1e-2, 1.0, 0.0))
-    held = learn(AdaptedWeights(weights), example, weights, _ones(weights),
+    held = learn(AdaptedWeights(weights), [example], weights, _ones(weights),
                  Learning(30, 1e-2, 1.0, 100.0))
 
     def moved(state):
@@ -95,11 +95,11 @@ def test_a_step_that_is_not_finite_is_refused_and_reported(caplog):
 
     broken = Example(forward, example.corrections, None)
     with caplog.at_level(logging.WARNING, "trtseg.adapt"):
-        found = learn(AdaptedWeights(weights), broken, weights, _ones(weights), PLAIN)
+        found = learn(AdaptedWeights(weights), [broken], weights, _ones(weights), PLAIN)
     assert found.report.rejected
     assert found.report.steps == 2
     assert "refused" in caplog.text
-    good = learn(AdaptedWeights(weights), example, weights, _ones(weights),
+    good = learn(AdaptedWeights(weights), [example], weights, _ones(weights),
                  Learning(2, 1e-2, 1.0, 1.0))
     assert found.same_values(good.values)
 
@@ -111,7 +111,7 @@ def test_a_gradient_that_is_not_finite_is_refused():
         # finite, with an infinite slope
         return example.forward(values) + (values["b"] - values["b"].detach()).sqrt()
 
-    found = learn(AdaptedWeights(weights), Example(forward, example.corrections, None),
+    found = learn(AdaptedWeights(weights), [Example(forward, example.corrections, None)],
                   weights, _ones(weights), PLAIN)
     assert found.report.rejected
     assert found.same_values(weights)
@@ -125,7 +125,7 @@ def test_an_interruption_passes_through_and_changes_nothing():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn(AdaptedWeights(weights), Example(forward, example.corrections, None),
+        learn(AdaptedWeights(weights), [Example(forward, example.corrections, None)],
               weights, _ones(weights), PLAIN)
     assert AdaptedWeights(weights).same_values(before)
 
@@ -133,7 +133,7 @@ def test_an_interruption_passes_through_and_changes_nothing():
 def test_the_budget_ends_the_steps_but_not_the_first():
     weights, example = _linear()
     tight = Learning(50, 1e-2, 1.0, 1.0, budget_ms=1e-3)
-    found = learn(AdaptedWeights(weights), example, weights, _ones(weights), tight)
+    found = learn(AdaptedWeights(weights), [example], weights, _ones(weights), tight)
     assert found.report.steps == 1
 
 
@@ -164,3 +164,24 @@ def test_the_papers_values_are_the_defaults():
     assert (image.correction_weight, image.importance_weight) == (1.0, 1.0)
     assert (sequence.steps, sequence.correction_weight) == (1, 0.5)
     assert (sequence.importance_weight, sequence.guidance) == (2.0, "subset")
+
+
+def test_steps_take_the_examples_in_turn():
+    weights, example = _linear()
+    seen = []
+
+    def noted(name):
+        def forward(values):
+            seen.append(name)
+            return example.forward(values)
+
+        return Example(forward, example.corrections, example.mask)
+
+    learn(AdaptedWeights(weights), [noted("a"), noted("b")], weights, _ones(weights),
+          Learning(3, 1e-3, 1.0, 0.0))  # fmt: skip
+    assert seen == ["a", "b", "a"]
+
+
+def test_a_replay_is_for_sequences():
+    with pytest.raises(ValueError, match="replay"):
+        AdaptConfig(image=Learning(1, 1e-3, 1.0, 0.0, guidance="replay"))

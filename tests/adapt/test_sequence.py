@@ -49,8 +49,8 @@ def test_one_step_after_every_image_and_the_state_is_carried_on(learner, photo):
     assert not seen[1].same_values(seen[2].values)
 
 
-def test_guided_by_the_first_click_what_it_showed_learns(segmenter, importance, photo, monkeypatch):
-    learning = Learning(1, 1e-3, 0.0, 0.0, guidance="first", mask_loss="jaccard")
+def test_a_replay_shows_the_first_click_and_a_later_one(segmenter, importance, photo, monkeypatch):
+    learning = Learning(2, 1e-3, 0.0, 0.0, guidance="replay", mask_loss="jaccard")
     learner = make_learner(segmenter, importance, sequence=learning)
     seen = []
     example = learner.model.example
@@ -63,14 +63,29 @@ def test_guided_by_the_first_click_what_it_showed_learns(segmenter, importance, 
     sequence = Sequence(learner, "sequence")
     with sequence.image(photo, focus=None) as session:
         click_through(session)
-        session.select((session.shown_candidates[0] + 1) % 3)
-        shown = session.shown_candidates
-    assert len(seen[0].positive) == 1
-    assert len(seen[0].negative) == 0
-    assert seen[0].selected == shown[0] != shown[-1]
+        moments = session.observations()
+    assert sequence.report.steps == len(seen) == 2
+    first, later = seen
+    assert (len(first.positive), len(first.negative), first.previous) == (1, 0, None)
+    assert len(later.positive) + len(later.negative) > 1
+    assert later.previous is not None
     head = "segment.head.bias"
     moved = sequence.weights.values[head] != learner.initial.values[head]
-    assert moved.nonzero().flatten().tolist() == [shown[0]]
+    learnt = {first.selected, later.selected}
+    assert set(moved.nonzero().flatten().tolist()) == learnt
+    assert {each.selected for each in moments} >= learnt
+
+
+def test_a_mask_that_was_set_begins_the_replay_anew(learner, photo):
+    sequence = Sequence(learner, "sequence")
+    with sequence.image(photo, focus=None) as session:
+        click_through(session)
+        session.set_mask(np.ones(photo.shape[:2], bool))
+        assert session.observations() == ()
+        session.add_click(*CLICKS[0])
+        (only,) = session.observations()
+        assert len(only.positive) == 1
+        assert float(only.previous.min()) == 1
 
 
 def test_image_mode_carries_nothing_on(learner, photo):

@@ -14,11 +14,12 @@ from trtseg.adapt.config import AdaptConfig
 from trtseg.adapt.importance import chosen_config, load_importance
 from trtseg.adapt.latent import AdaptableSegment, corrections_of
 from trtseg.adapt.learn import learn
-from trtseg.adapt.routes import ROUTES, OnnxRoute, Route, TorchRoute
+from trtseg.adapt.routes import ROUTES, OnnxRoute, RefitRoute, Route, TorchRoute
 from trtseg.adapt.weights import AdaptedWeights
 from trtseg.runtime.adapter import Observation
 from trtseg.runtime.engine import Engine, HostMemory
 from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.tensorrt_engine import TensorRTEngine
 
 
 class Learner:
@@ -30,13 +31,14 @@ class Learner:
             the importance), or the paper's.
         importance: omega by name in the state dict; None reads it from beside the bundle. An
             empty mapping means none: the weights then drift freely.
-        route: "onnxruntime", "torch", or a route of one's own such as `RefitRoute`; None takes
-            ONNX Runtime for a segmenter on the CPU, else torch.
+        route: "onnxruntime", "torch", "tensorrt" (a refit; for a segmenter on TensorRT), or a
+            route of one's own; None takes the one that the segmenter itself runs on.
         device: where torch learns; by default "cpu", or "cuda" for a segmenter on a GPU.
 
     Raises:
         BundleError: the bundle cannot be adapted, or has no importance beside it.
-        ValueError: an unknown route.
+        ValueError: an unknown route, or one that the segmenter's engines do not offer.
+        EngineError: a refittable engine cannot be built.
     """
 
     def __init__(
@@ -51,8 +53,14 @@ class Learner:
         self.segmenter = segmenter
         self.config = config or chosen_config(segmenter.bundle)
         on_host = isinstance(segmenter.engines.memory, HostMemory)
+        on_tensorrt = isinstance(segmenter.engines.segment, TensorRTEngine)
         if route is None:
-            route = "onnxruntime" if on_host else "torch"
+            route = "onnxruntime" if on_host else "tensorrt" if on_tensorrt else "torch"
+        if route == "tensorrt" and not on_tensorrt:
+            raise ValueError(
+                "route: expected a segmenter on TensorRT for 'tensorrt', got "
+                f"{segmenter.engines.description}"
+            )
         if isinstance(route, str) and route not in ROUTES:
             raise ValueError(f"route: expected one of {', '.join(ROUTES)}, got {route!r}")
         self.model = AdaptableSegment.from_bundle(
@@ -79,6 +87,8 @@ class Learner:
         segment = self.segmenter.engines.segment
         if route == "torch":
             return TorchRoute(self.model, segment)
+        if isinstance(segment, TensorRTEngine) and route == "tensorrt":
+            return RefitRoute.build(self.segmenter.bundle, segment, names)
         precision = "fp16" if segment.inputs[0].dtype == "float16" else "fp32"
         return OnnxRoute(self.segmenter.bundle, names, precision)
 
@@ -128,7 +138,7 @@ class ClickAdapter:
                              [learner.config.seed, count])
         return learn(
             weights,
-            learner.model.example(shown, corrections_of(observation), observation.previous),
+            [learner.model.example(shown, corrections_of(observation), observation.previous)],
             self._base().values,
             learner.importance,
             learner.config.image,
@@ -139,12 +149,19 @@ class ClickAdapter:
         return self.learner.engine(weights)
 
 
+def replayed(clicks: int, seed: list[int]) -> list[int]:
+    """Which clicks' moments a sequence learns from: the first and, if there is one, a later one."""
+    if clicks < 2:
+        return [0]
+    return [0, int(np.random.default_rng(seed).integers(1, clicks))]
+
+
 def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Observation:
     """The observation with those clicks that the network is shown; see `Learning.guidance`.
 
     Args:
         observation: with all clicks.
-        guidance: as `Learning.guidance`.
+        guidance: "all", "subset" or "earlier".
         seed: of the random subset.
     """
     positive, negative = observation.positive, observation.negative
@@ -153,9 +170,6 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
             positive = positive[:-1]
         else:
             negative = negative[:-1]
-    elif guidance == "first":
-        # a user begins with a positive click
-        positive, negative = positive[:1], negative[:0]
     elif guidance == "subset":
         rng = np.random.default_rng(seed)
         # as a user would begin: at least one positive click, where there is one

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 
-GUIDANCE = ("all", "subset", "earlier", "first")
+GUIDANCE = ("all", "subset", "earlier", "replay")
 MASK_LOSSES = ("cross-entropy", "jaccard")
 MODES = ("image", "sequence", "both")
 
@@ -22,9 +22,10 @@ class Learning:
             cross-entropy to the mask predicted before has 1 - lambda.
         importance_weight: gamma, of the importance-weighted distance to the initial weights.
         guidance: which clicks the network is shown while the loss uses all of them: "all", a
-            random "subset", the "earlier" ones only, without the newest, or the "first" one only.
-            A network that obeys its guidance maps has no loss, and learns nothing, at a click
-            that it is shown.
+            random "subset", the "earlier" ones only, without the newest, or "replay": for a
+            sequence, steps take turns between what the network saw at the first click and at a
+            random later one, each with the mask of that moment. A network that obeys its guidance
+            maps has no loss, and learns nothing, at a click that it is shown.
         mask_loss: between the network's mask and the mask predicted before: "cross-entropy" over
             its pixels (CA eq. 3) or the relaxed "jaccard" distance (LD eq. 3), which does not
             favour the background where objects are small.
@@ -91,6 +92,8 @@ class AdaptConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.image.guidance == "replay":
+            raise ValueError("image: guidance 'replay' needs the end of an image; see sequence")
         if self.layers is not None and self.layers < 0:
             raise ValueError(f"layers: expected at least 0, got {self.layers}")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trtseg.adapt.adapter import replayed
 from trtseg.adapt.config import MODES, AdaptConfig, Learning
 from trtseg.adapt.learn import Example, Forward, learn
 from trtseg.adapt.weights import AdaptedWeights, Report
@@ -182,7 +183,7 @@ class EarlyFusionSession:
             shown = shown_rows(rows, learning, [self._model.config.seed, len(rows)])
             example = self.example(shown, rows, before.prediction.probability)
             weights = learn(
-                weights, example, self._base.values, self._model.importance, learning
+                weights, [example], self._base.values, self._model.importance, learning
             )
         features = self._model.features(self._staged, rows)
         with torch.no_grad():
@@ -223,14 +224,16 @@ class EarlyFusionSession:
             torch.tensor(mask, device=device),
         )
 
-    def final_example(self, learning: Learning, seed: list[int]) -> Example:
-        """The finished object as an example for sequence adaptation."""
+    def final_examples(self, learning: Learning, seed: list[int]) -> list[Example]:
+        """The finished object as examples for sequence adaptation."""
         prediction = self._states[-1].prediction
         if prediction is None:
-            raise ValueError("final_example: no click was made")
+            raise ValueError("final_examples: no click was made")
         rows = _rows(self.clicks, self._region, self._working_size)
         mask = (prediction.probability >= THRESHOLD).astype(np.float32)
-        return self.example(shown_rows(rows, learning, seed), rows, mask)
+        if learning.guidance == "replay":
+            return [self.example(rows[: i + 1], rows, mask) for i in replayed(len(rows), seed)]
+        return [self.example(shown_rows(rows, learning, seed), rows, mask)]
 
     def _compose(self, probability: Tensor, report: Report) -> EarlyPrediction:
         enlarged = F.interpolate(
@@ -249,8 +252,6 @@ def shown_rows(rows: np.ndarray, learning: Learning, seed: list[int]) -> np.ndar
         return rows[:-1]
     if learning.guidance == "all":
         return rows
-    if learning.guidance == "first":
-        return rows[np.flatnonzero(rows[:, 2] == 1)[:1]]
     rng = np.random.default_rng(seed)
     kept: list[int] = []
     for label, least in ((1.0, 1), (0.0, 0)):
@@ -281,7 +282,7 @@ class EarlyFusionSequence:
             learning, seed = self.model.config.sequence, [self.model.config.seed, self.images]
             weights = learn(
                 self.weights,
-                session.final_example(learning, seed),
+                session.final_examples(learning, seed),
                 self.model.initial.values,
                 self.model.importance,
                 learning,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -37,12 +37,12 @@ class Example:
 
 def learn(
     start: AdaptedWeights,
-    example: Example,
+    examples: Sequence[Example],
     initial: Mapping[str, Tensor],
     importance: Mapping[str, Tensor],
     learning: Learning,
 ) -> AdaptedWeights:
-    """Weights after `learning.steps` steps on an example; `start` is left as it is.
+    """Weights after `learning.steps` steps; `start` is left as it is.
 
     A step whose loss or gradient is not finite is refused and reported, and what was reached
     before it is returned. An exception, a keyboard interrupt included, passes through; the
@@ -50,7 +50,7 @@ def learn(
 
     Args:
         start: weights and optimiser to begin with.
-        example: what to learn.
+        examples: what to learn; steps take them in turn.
         initial: theta*, the weights that importance pulls back to.
         importance: omega, of the same names.
         learning: the hyperparameters.
@@ -58,11 +58,12 @@ def learn(
     begin = perf_counter()
     state, rejected = start, False
     losses: list[float] = []
-    for _ in range(learning.steps):
+    for step in range(learning.steps):
         elapsed_ms = (perf_counter() - begin) * 1e3
         mean_ms = elapsed_ms / max(len(losses), 1)
         if losses and learning.budget_ms is not None and elapsed_ms + mean_ms > learning.budget_ms:
             break
+        example = examples[step % len(examples)]
         loss, gradients = _gradients(state, example, initial, importance, learning)
         # one value to wait for, whatever the number of layers
         norms = torch._foreach_norm(list(gradients.values()))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from trtseg.adapt.adapter import ClickAdapter, Learner, shown_clicks
+from trtseg.adapt.adapter import ClickAdapter, Learner, replayed, shown_clicks
 from trtseg.adapt.config import MODES
 from trtseg.adapt.latent import corrections_of
 from trtseg.adapt.learn import learn
@@ -92,15 +91,16 @@ class Sequence:
             return Report()
         learner = self.learner
         observation, mask = _final(learner, session)
-        guidance = learner.config.sequence.guidance
-        shown = shown_clicks(observation, guidance, [learner.config.seed, self.images])
-        if guidance == "first":
-            # what the next image's first click would show is what has to improve
-            shown = replace(shown, selected=session.shown_candidates[0])
-        example = learner.model.example(shown, corrections_of(observation), mask)
+        guidance, seed = learner.config.sequence.guidance, [learner.config.seed, self.images]
+        if guidance == "replay":
+            moments = session.observations()
+            shown = [moments[index] for index in replayed(len(moments), seed)]
+        else:
+            shown = [shown_clicks(observation, guidance, seed)]
+        corrections = corrections_of(observation)
         weights = learn(
             self.weights,
-            example,
+            [learner.model.example(each, corrections, mask) for each in shown],
             learner.initial.values,
             learner.importance,
             learner.config.sequence,

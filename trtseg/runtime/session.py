@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
 
-from trtseg.runtime.adapter import Adapter
+from trtseg.runtime.adapter import Adapter, Observation
 from trtseg.runtime.background import LatestWorker
 from trtseg.runtime.encoded import EncodedImage
+from trtseg.runtime.guidance import grid_points
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.prediction import Prediction, compose_snapshot
 from trtseg.runtime.snapshot import Snapshot, Stepper
@@ -68,11 +70,30 @@ class Session:
         with self._lock:
             return self._at + 1 < len(self._states)
 
-    @property
-    def shown_candidates(self) -> tuple[int, ...]:
-        """Which candidate each event that counts showed, the oldest first; -1 for an empty mask."""
+    def observations(self) -> tuple[Observation, ...]:
+        """What was known at each click that counts, over all that was encoded, oldest first.
+
+        `selected` is the candidate that the click's answer showed. Where the session looked at a
+        crop, `previous` is the last mask from before it.
+        """
+        encoded, host = self._encoded, self._pipeline.engines.memory.host
+        grid = self._pipeline.grid(encoded.working_size)
         with self._lock:
-            return tuple(state.selected for state in self._states[1 : self._at + 1])
+            states = self._states[: self._at + 1]
+        found = [
+            Observation(
+                encoded,
+                grid_points(after.clicks, encoded.region, grid, positive=True),
+                grid_points(after.clicks, encoded.region, grid, positive=False),
+                None if before.wide is None else np.asarray(host(before.wide), np.float32),
+                after.clicks[-1].positive,
+                after.selected,
+            )
+            for before, after in pairwise(states)
+            if len(after.clicks) > len(before.clicks)
+        ]
+        # clicks from before a mask that was set do not count
+        return tuple(found[len(found) - len(states[-1].clicks) :])
 
     @property
     def prediction(self) -> Prediction:
