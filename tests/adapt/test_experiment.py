@@ -143,6 +143,12 @@ def test_shifts_change_colours_only(photo, shift):
     assert shifted(photo, "none") is photo
 
 
+def test_a_source_may_be_a_part_of_a_data_set(data):
+    source = Source("disks", prefix="1")
+    assert source.name == "1"
+    assert [sample.name[0] for sample in samples_of(source, data)] == ["1"]
+
+
 def test_unknown_values_are_refused():
     with pytest.raises(ValueError, match="shift"):
         Source("a", shift="rotated")

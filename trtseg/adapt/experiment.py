@@ -31,10 +31,11 @@ class Source:
 
     Attributes:
         path: the data set, relative to the experiment's data folder.
-        name: for tables; the folder's name and the shift when empty.
+        name: for tables; the prefix or the folder's name, and the shift, when empty.
         shift: "inverted" (colours complemented and channels reversed) or "thermal" (one inverted,
             blurred grey channel): another modality, the same objects.
         min_area: objects that fill less of their image are left out.
+        prefix: only objects whose name begins so.
         objects: at most so many, spread evenly over the data set; 0 for all.
     """
 
@@ -42,6 +43,7 @@ class Source:
     name: str = ""
     shift: str = "none"
     min_area: float = 0.0
+    prefix: str = ""
     objects: int = 0
 
     def __post_init__(self) -> None:
@@ -49,7 +51,8 @@ class Source:
             raise ValueError(f"shift: expected one of {', '.join(SHIFTS)}, got {self.shift!r}")
         if not self.name:
             suffix = "" if self.shift == "none" else f" ({self.shift})"
-            object.__setattr__(self, "name", Path(self.path).name + suffix)
+            name = self.prefix.strip("_") or Path(self.path).name
+            object.__setattr__(self, "name", name + suffix)
 
 
 @dataclass(frozen=True)
@@ -147,11 +150,11 @@ def jobs(experiment: Experiment) -> Iterator[tuple[Source, str, Series]]:
 def samples_of(source: Source, data: Path) -> list[Sample]:
     """The objects of a source in their order."""
     dataset: Dataset = open_dataset(data / source.path, min_area=source.min_area)
-    count = len(dataset)
-    if source.objects and source.objects < count:
-        indices = np.linspace(0, count - 1, source.objects).round().astype(int)
-        return [dataset[int(index)] for index in indices]
-    return list(dataset)
+    samples = [sample for sample in dataset if sample.name.startswith(source.prefix)]
+    if source.objects and source.objects < len(samples):
+        indices = np.linspace(0, len(samples) - 1, source.objects).round().astype(int)
+        return [samples[index] for index in indices]
+    return samples
 
 
 class Records:
