@@ -22,10 +22,12 @@ from trtseg.runtime.segmenter import availability
         ({"threads": 0}, ValueError, "threads: expected an integer"),
         ({"threads": 1.5}, ValueError, "threads: expected an integer"),
         ({"threads": True}, ValueError, "threads: expected an integer"),
+        ({"backend": "onnxruntime", "threads": 2**31}, ValueError, "threads: expected less than"),
         ({"precision": "int8"}, ValueError, "precision: expected fp32 or fp16"),
         ({"device": 0}, TypeError, "device: expected a name such as"),
         ({"backend": "onnxruntime", "device": "tpu"}, ValueError, "device: expected cpu"),
         ({"backend": "onnxruntime", "device": "cpu:x"}, ValueError, "device: expected cpu"),
+        ({"backend": "onnxruntime", "device": ""}, ValueError, "device: expected cpu"),
         ({"backend": "onnxruntime", "precision": "fp16"}, BundleError, "no fp16 graph"),
     ],
 )
