@@ -18,10 +18,10 @@ constexpr std::uint8_t kIgnore = 255;
 
 // One pixel's share of the two sums. With A of 0 or 1 and B in [0, 1], min is A * B and max is
 // A + (1 - A) * B; in this form the gradient is defined at B = 0 and B = 1 too.
-TRTSEG_HD inline float jaccard_intersection(float mask, std::uint8_t target) {
+TRTSEG_HD inline float jaccard_intersection(float mask, int target) {
   return target == kBackground || target == kIgnore ? 0.0f : mask;
 }
-TRTSEG_HD inline float jaccard_union(float mask, std::uint8_t target) {
+TRTSEG_HD inline float jaccard_union(float mask, int target) {
   return target == kIgnore ? 0.0f : target == kBackground ? mask : 1.0f;
 }
 
@@ -30,12 +30,16 @@ TRTSEG_HD inline float jaccard_loss(float intersection, float union_) {
   return union_ == 0.0f ? 0.0f : 1.0f - intersection / union_;
 }
 
-// d loss / d mask for a pixel of the object, of the background; an ignored pixel has none.
+// d loss / d mask for a pixel of the object, of the background.
 TRTSEG_HD inline float jaccard_object_slope(float union_) {
   return union_ == 0.0f ? 0.0f : -1.0f / union_;
 }
 TRTSEG_HD inline float jaccard_background_slope(float intersection, float union_) {
   return union_ == 0.0f ? 0.0f : intersection / union_ / union_;
+}
+// Which of the two a pixel has; an ignored one has none.
+TRTSEG_HD inline float jaccard_slope(float object, float background, int target) {
+  return target == kIgnore ? 0.0f : target == kBackground ? background : object;
 }
 
 // masks [M, H, W] with M of 1 .. kMaxMasks; target [H, W]; positive [P, 2] and negative [Q, 2] click

@@ -168,7 +168,7 @@ static __device__ Slopes mask_slopes(View<const float, 2> sums, View<const float
 }
 
 static __device__ float slope_at(Slopes slopes, std::uint8_t target) {
-  return target == kIgnore ? 0.0f : target == kBackground ? slopes.background : slopes.object;
+  return jaccard_slope(slopes.object, slopes.background, target);
 }
 
 template <class T>
