@@ -1,17 +1,28 @@
-"""Adapted weights in the engine: ONNX Runtime, torch, and what a refit is given."""
+"""Adapted weights in the engine: ONNX Runtime, torch, and TensorRT by a refit."""
+
+import sys
 
 import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
+from tensorrt_fixture import device, fake_tensorrt
 
-from adapt.conftest import click_through, make_learner, write_adaptable
+from adapt.conftest import (
+    CLICKS,
+    IMAGE,
+    SEQUENCE,
+    click_through,
+    make_learner,
+    write_adaptable,
+)
 from trtseg import bundle as bundles
-from trtseg.adapt import ClickAdapter, Learner
+from trtseg.adapt import AdaptConfig, ClickAdapter, Learner
 from trtseg.adapt.graph import AdaptableGraph
-from trtseg.adapt.routes import OnnxRoute, RefitRoute
+from trtseg.adapt.routes import OnnxRoute
 from trtseg.adapt.weights import AdaptedWeights
-from trtseg.errors import BundleError
-from trtseg.nn.bundle_weights import read_weights
+from trtseg.errors import BundleError, EngineError
+from trtseg.runtime import tensorrt
 from trtseg.runtime.segmenter import Segmenter
 
 # float32 sums of 72 products per layer in another order, three layers, then a sigmoid
@@ -100,47 +111,98 @@ def test_an_unknown_route_is_refused(segmenter):
         Learner(segmenter, importance={}, route="paper")
 
 
-class FakePair:
-    """Takes what `RefitPair.refit` takes, and keeps it."""
-
-    def __init__(self):
-        self.given = []
-
-    def refit(self, weights):
-        self.given.append(weights)
-        return f"engine {len(self.given)}"
+# -- a refit on TensorRT, which a stand-in plays on emulated kernels ------------------------------
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_a_refit_is_given_names_dtypes_and_counts_of_the_graph(segmenter, importance, half):
-    learner = make_learner(segmenter, importance, layers=2)
-    graph = segmenter.bundle.graph("segment")
-    names = list(learner.initial.values)
-    dtypes = AdaptableGraph(graph, names).dtypes
-    if half:
-        dtypes = dict.fromkeys(dtypes, np.dtype(np.float16))
-    pair = FakePair()
-    route = RefitRoute(pair, dtypes, to_device=lambda tensor: tensor.numpy())
+@pytest.fixture
+def on_tensorrt(monkeypatch, tmp_path):
+    """A segmenter whose engines are TensorRT's, as far as it can tell, and the stand-in."""
+    device.install(monkeypatch)
+    trt = fake_tensorrt.make()
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setenv("TRTSEG_CACHE", str(tmp_path / "cache"))
+    model = bundles.read(write_adaptable(tmp_path / "m", half_storage=True))
+    return Segmenter(model, tensorrt.load(model)), trt
+
+
+def refit_learner(segmenter, **changes):
+    config = AdaptConfig(image=IMAGE, sequence=SEQUENCE, bf16=False, **changes)
+    return Learner(segmenter, config, importance={}, device="cpu")
+
+
+def test_a_refit_is_the_route_on_tensorrt(on_tensorrt, segmenter):
+    ours, trt = on_tensorrt
+    learner = refit_learner(ours, layers=2)
+    builds = [value for what, value in trt.calls if what == "build"]
+    # a refittable `segment` beside the engines that were there; only the adapted weights are
+    assert len(builds) == 3
+    assert builds[-1].flags == [trt.BuilderFlag.REFIT_INDIVIDUAL]
+    (pair,) = {learner._route.pair}
+    assert set(pair.engine.handle.refittable) == set(learner.initial.values)
     weights = _moved(learner)
-    assert route.engine(weights) == "engine 1"
-    assert route.engine(learner.initial) == "engine 2"
-    stored = read_weights(graph)
-    for given in pair.given:
-        assert set(given) == set(names)
-        for name, array in given.items():
-            assert array.dtype == dtypes[name]
-            assert array.size == stored[name].size
-            assert array.flags.c_contiguous
-    for name in names:
-        np.testing.assert_array_equal(pair.given[1][name], stored[name].astype(dtypes[name]))
+    engine = learner.engine(weights)
+    # float32, although the bundle stores them as FP16, and every count as in the graph
+    stored = AdaptableGraph(ours.bundle.graph("segment"), list(learner.initial.values)).dtypes
+    assert {str(dtype) for dtype in stored.values()} == {"float32"}
+    fitted = {
+        value.name: numpy_helper.to_array(value)
+        for value in pair.engine.handle.model.graph.initializer
+    }
+    for name, value in weights.values.items():
+        np.testing.assert_array_equal(fitted[name], value.numpy())
+    assert learner.engine(weights) is engine
+    with pytest.raises(ValueError, match="route: expected a segmenter on TensorRT"):
+        make_learner(segmenter, {}, route="tensorrt")
 
 
-def test_only_the_last_refitted_engine_is_kept(segmenter, importance):
-    names = AdaptableGraph(segmenter.bundle.graph("segment"), ["segment.head.bias"]).dtypes
-    route = RefitRoute(FakePair(), names, to_device=lambda tensor: tensor.numpy())
-    learner = make_learner(segmenter, importance, route=route)
-    first, second = _moved(learner), _moved(learner, 0.1)
-    assert learner.engine(first) == "engine 1"
-    assert learner.engine(second) == "engine 2"
-    # the first one's engine holds other weights by now: it is refitted
-    assert learner.engine(first) == "engine 3"
+def test_sessions_on_tensorrt_learn_as_on_the_cpu(on_tensorrt, photo):
+    ours, _ = on_tensorrt
+    theirs = Segmenter.load(ours.bundle.path, threads=1)
+    found = []
+    for each in (ours, theirs):
+        learner = refit_learner(each)
+        # two sessions in turn: each click must run with its own session's weights
+        sessions = [
+            each.session(
+                each.encode(image), focus=None,
+                adapt=ClickAdapter(learner, lambda learner=learner: learner.initial),
+            )
+            for image in (photo, photo[::-1].copy())
+        ]  # fmt: skip
+        for x, y, positive in CLICKS:
+            for session in sessions:
+                session.add_click(x, y, positive)
+        found.append([session.prediction.probability for session in sessions])
+        found[-1].append(sessions[0].undo().probability)
+    for mine, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, wanted, atol=1e-4)
+
+
+def test_weights_that_lost_their_engine_come_back(on_tensorrt):
+    ours, _ = on_tensorrt
+    learner = refit_learner(ours)
+    memory = ours.engines.memory
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 16)).astype(np.float32)
+    buffers = {"x": memory.array(x), "masks": memory.empty((1, 3, 8, 16), np.dtype(np.float32))}
+    weights = [_moved(learner, 0.02 * scale) for scale in (1, 2, 3)]
+    bindings = [learner._route.engine(each).bind(buffers) for each in weights]
+    for index in (0, 1, 2, 0, 0, 2):
+        bindings[index].run()
+        expected = learner.model.run(torch.from_numpy(x), weights[index].values)[0].numpy()
+        np.testing.assert_allclose(memory.host(buffers["masks"]), expected, **ENGINES)
+
+
+def test_a_refit_that_fails_leaves_the_session(on_tensorrt, photo):
+    ours, trt = on_tensorrt
+    learner = refit_learner(ours)
+    session = ours.session(
+        ours.encode(photo), focus=None, adapt=ClickAdapter(learner, lambda: learner.initial)
+    )
+    before = click_through(session, 1)[0]
+    trt.fail_refit = True
+    x, y, positive = CLICKS[1]
+    with pytest.raises(EngineError, match="the refit failed"):
+        session.add_click(x, y, positive)
+    np.testing.assert_array_equal(session.prediction.mask, before)
+    trt.fail_refit = False
+    assert len(session.add_click(x, y, positive).clicks) == 2

@@ -32,6 +32,8 @@ class DeviceArray:
     """An array that only this module hands out, on host memory. As with CuPy's, NumPy cannot read
     it by accident: what reaches for it without `get` fails here as on a GPU."""
 
+    __module__ = "cupy"  # by which `trtseg.ops` knows whom to ask for memory
+
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
 
@@ -365,6 +367,7 @@ def make(*, gpus: int = 1, name: str = "NVIDIA Imaginary", capability: str = "8.
     module.cuda = types.SimpleNamespace(
         Device=Device,
         Event=Event,
+        ExternalStream=streams.__getitem__,
         MemoryPool=MemoryPool,
         Stream=Stream,
         alloc_pinned_memory=_pinned,

@@ -109,6 +109,9 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
                 shape = tuple(d.dim_value or -1 for d in tensor.shape.dim)
                 network.inputs.append(Tensor(value.name, kind, shape))
             for node in model.graph.node:
+                if node.op_type == "Cast":
+                    to = onnx.helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
+                    types_[node.output[0]] = to
                 convolution = node.op_type == "Conv"
                 dtype = types_[node.input[1]] if convolution else np.dtype(np.float16)
                 kind = LayerType.CONVOLUTION if convolution else LayerType.OTHER

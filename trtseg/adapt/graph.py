@@ -58,6 +58,10 @@ class AdaptableGraph:
                     if source == wide:
                         other.input[index] = name
 
+    def serialised(self) -> bytes:
+        """The graph, with the values it has now."""
+        return self._model.SerializeToString()
+
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> bytes:
         """The graph, serialised, with new values of the replaceable initialisers.
 
@@ -72,4 +76,4 @@ class AdaptableGraph:
                 )
             values = np.ascontiguousarray(values, self.dtypes[name])
             initialiser.CopyFrom(numpy_helper.from_array(values, name))
-        return self._model.SerializeToString()
+        return self.serialised()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -17,8 +16,11 @@ from trtseg.bundle import Bundle
 from trtseg.errors import EngineError
 from trtseg.runtime.engine import Engine, TensorSpec
 from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine, physical_cores
+from trtseg.runtime.tensorrt import load_refit_pair
+from trtseg.runtime.tensorrt_engine import TensorRTBinding, TensorRTEngine
+from trtseg.runtime.tensorrt_refit import RefitPair
 
-ROUTES = ("onnxruntime", "torch")
+ROUTES = ("onnxruntime", "torch", "tensorrt")
 
 
 class Route(Protocol):
@@ -66,51 +68,94 @@ class TorchRoute:
         return TorchEngine(self._model, weights, self._like)
 
 
-class RefitPair(Protocol):
-    """Two refittable engines, one answering; `trtseg.runtime.tensorrt_refit.RefitPair`."""
-
-    def refit(self, weights: Mapping[str, Any]) -> Engine:
-        """Put weights into the idle engine and make it the one that answers."""
-
-
 class RefitRoute:
     """TensorRT: the idle one of two engines is refitted from device memory.
 
-    For one session at a time: a click after the next overwrites this click's engine.
+    Sessions share the two. A click's weights are put in before it runs, if another session's
+    have taken their place in between.
 
     Args:
         pair: the engines.
         dtypes: of the refitted weights in the graph, see `AdaptableGraph`; the same names every
             time.
-        to_device: a contiguous tensor as an array of the pair's memory; by default CuPy's view
-            of it, without a copy.
     """
 
-    kept = 1
+    kept = 3
 
-    def __init__(
-        self,
-        pair: RefitPair,
-        dtypes: Mapping[str, np.dtype],
-        to_device: Callable[[torch.Tensor], Any] | None = None,
-    ) -> None:
-        self._pair, self._to_device = pair, to_device or _cupy_view
+    def __init__(self, pair: RefitPair, dtypes: Mapping[str, np.dtype]) -> None:
+        self.pair = pair
         self._dtypes = {
             name: torch.float16 if dtype == np.float16 else torch.float32
             for name, dtype in dtypes.items()
         }
 
-    def engine(self, weights: AdaptedWeights) -> Engine:
-        """See `Route`."""
-        arrays = {
-            name: self._to_device(weights.values[name].to(dtype).contiguous())
-            for name, dtype in self._dtypes.items()
-        }
-        return self._pair.refit(arrays)
+    @classmethod
+    def build(cls, bundle: Bundle, segment: TensorRTEngine, names: list[str]) -> RefitRoute:
+        """From a bundle's graph, beside the engine that runs: builds what the cache lacks.
+
+        Raises:
+            BundleError: the graph has no initialiser of such a name.
+            EngineError: the engines cannot be built.
+        """
+        precision = "fp16" if segment.inputs[0].dtype == np.float16 else "fp32"
+        graph = AdaptableGraph(bundle.graph("segment", precision), names)
+        pair = load_refit_pair(bundle, segment, graph.serialised(), names)
+        return cls(pair, graph.dtypes)
+
+    def engine(self, weights: AdaptedWeights) -> RefittedEngine:
+        """See `Route`; the weights are in when this returns."""
+        engine = RefittedEngine(self, weights)
+        self.engine_with(weights)
+        return engine
+
+    def engine_with(self, weights: AdaptedWeights) -> TensorRTEngine:
+        """The one of the two that has these weights, see `RefitPair.engine_with`."""
+        return self.pair.engine_with(weights, lambda: self._arrays(weights))
+
+    def _arrays(self, weights: AdaptedWeights) -> dict[str, Any]:
+        memory, arrays = self.pair.memory, {}
+        for name, dtype in self._dtypes.items():
+            value = weights.values[name].detach().to(dtype).contiguous()
+            arrays[name] = memory.adopt(value) if value.is_cuda else memory.array(value.numpy())
+        return arrays
 
 
-def _cupy_view(tensor: torch.Tensor) -> Any:
-    return importlib.import_module("cupy").asarray(tensor)
+class RefittedEngine:
+    """`segment` with certain weights, on whichever of the two engines has them when it runs."""
+
+    def __init__(self, route: RefitRoute, weights: AdaptedWeights) -> None:
+        engine = route.pair.engine
+        self.inputs: tuple[TensorSpec, ...] = engine.inputs
+        self.outputs: tuple[TensorSpec, ...] = engine.outputs
+        self.route, self.weights = route, weights
+
+    def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """See `Engine`."""
+        return self.route.pair.engine.output_shapes(shapes)
+
+    def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> RefittedBinding:
+        """See `Engine`."""
+        return RefittedBinding(self, dict(buffers), stream)
+
+
+class RefittedBinding:
+    """See `Binding`."""
+
+    def __init__(self, engine: RefittedEngine, buffers: dict[str, Any], stream: int) -> None:
+        self._engine, self._buffers, self._stream = engine, buffers, stream
+        self._bound: dict[TensorRTEngine, TensorRTBinding] = {}
+
+    def run(self) -> None:
+        """See `Binding`."""
+        route = self._engine.route
+        with route.pair.memory.queueing():
+            engine = route.engine_with(self._engine.weights)
+            if engine not in self._bound:
+                self._bound = {engine: engine.bind(self._buffers, self._stream)}
+            self._bound[engine].run()
+
+    def graph_key(self) -> None:
+        """See `Binding`: each click has weights of its own, so nothing would be replayed."""
 
 
 class TorchEngine:

@@ -38,6 +38,11 @@ class EngineRequest:
     options: BuildOptions
     target: str | None
 
+    def with_graph(self, onnx: bytes) -> EngineRequest:
+        """The same from another graph with the same inputs and outputs."""
+        digest = hashlib.sha256(onnx).hexdigest()
+        return replace(self, onnx=onnx, key=replace(self.key, graph_sha256=digest))
+
 
 def default_sizes(bundle: Bundle) -> tuple[SizeRange, ...]:
     """Working sizes for which engines are built: 4:3 tuned for, then every aspect ratio.

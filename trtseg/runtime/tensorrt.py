@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
@@ -16,6 +19,7 @@ from trtseg.runtime.cuda_memory import CudaMemory, Gpu, describe_gpu, load_cupy,
 from trtseg.runtime.engine import Availability, Engines
 from trtseg.runtime.tensorrt_engine import TensorRTEngine, captures_itself
 from trtseg.runtime.tensorrt_library import TensorRT, load_tensorrt
+from trtseg.runtime.tensorrt_refit import RefitPair
 
 _log = logging.getLogger(__name__)
 _NAMES = ("tensorrt", "tensorrt_rtx", "tensorrt_bindings")
@@ -116,6 +120,61 @@ def load(
         select=engines.get("select"),
         recorder=record_cuda_graph if cuda_graphs and not captures_itself(tensorrt) else None,
     )
+
+
+def load_refit_pair(
+    bundle: Bundle,
+    segment: TensorRTEngine,
+    graph: bytes,
+    names: Sequence[str],
+    *,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> RefitPair:
+    """Two engines of a bundle's `segment` whose weights can be replaced while they run.
+
+    Args:
+        bundle: the model.
+        segment: its engine that is running: gives TensorRT, memory and precision.
+        graph: the ONNX graph to build from, of the same precision.
+        names: initialisers of the graph that will be replaced.
+        cache: None for the user's.
+        progress, cancelled: see `load`.
+
+    Raises:
+        EngineError: the engine cannot be built or loaded, or a name is none of the graph's.
+    """
+    tensorrt, memory = segment.tensorrt, segment.memory
+    gpu = describe_gpu(memory.cupy, memory.index)
+    half = segment.inputs[0].dtype == np.float16
+    with memory.current():
+        (request,) = (
+            request
+            for request in requests(
+                bundle,
+                flavour=tensorrt.flavour,
+                version=tensorrt.version,
+                gpu=gpu,
+                precision="fp16" if half else "fp32",
+                options=replace(_options(tensorrt, gpu), refittable=tuple(sorted(names))),
+            )
+            if request.role == "segment"
+        )
+        request = request.with_graph(graph)
+        cached = obtain(request, cache or EngineCache(), progress=progress, cancelled=cancelled)
+
+    def make() -> TensorRTEngine:
+        with memory.current():
+            return TensorRTEngine(
+                tensorrt,
+                cached.plan,
+                f"{request.key.graph} (refittable)",
+                memory=memory,
+                cuda_graphs=segment.cuda_graphs,
+            )
+
+    return RefitPair(make)
 
 
 def _options(tensorrt: TensorRT, gpu: Gpu) -> BuildOptions:

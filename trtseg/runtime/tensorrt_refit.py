@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from trtseg.errors import EngineError
+from trtseg.runtime.cuda_memory import CudaMemory
 from trtseg.runtime.tensorrt_engine import TensorRTEngine
 from trtseg.runtime.tensorrt_library import collect
-
-_log = logging.getLogger(__name__)
 
 
 class RefitPair:
@@ -32,14 +29,43 @@ class RefitPair:
 
     def __init__(self, make: Callable[[], TensorRTEngine]) -> None:
         self._make = make
-        self._lock = threading.Lock()
         self._active, self._idle = make(), make()
+        # Whose weights they have; None for those of the plan, or not known.
+        self._active_owner: object | None = None
+        self._idle_owner: object | None = None
         self._dirty = False
 
     @property
     def engine(self) -> TensorRTEngine:
         """The engine that answers; after `refit` it is another one."""
         return self._active
+
+    @property
+    def memory(self) -> CudaMemory:
+        """Where both engines' buffers live. While its `queueing` is held no weights change."""
+        return self._active.memory
+
+    def engine_with(
+        self, owner: object, weights: Callable[[], Mapping[str, Any]]
+    ) -> TensorRTEngine:
+        """The engine that has an owner's weights: one of the two, or refitted now.
+
+        It has them for as long as the caller holds `memory.queueing()`.
+
+        Args:
+            owner: stands for the weights; compared by identity, and kept alive.
+            weights: gives them, see `refit`.
+
+        Raises:
+            EngineError: see `refit`.
+        """
+        with self.memory.queueing():
+            if self._active_owner is not owner and self._idle_owner is owner:
+                self._swap()
+            if self._active_owner is not owner:
+                self.refit(weights())
+                self._active_owner = owner
+            return self._active
 
     def refit(self, weights: Mapping[str, Any]) -> TensorRTEngine:
         """Put weights into the idle engine and make it the one that answers.
@@ -57,7 +83,9 @@ class RefitPair:
                 the probe gives values that are not finite. The engine that answered before
                 still does, unchanged.
         """
-        with self._lock:
+        # The same lock under which work is queued, on whichever lane.
+        with self.memory.queueing():
+            self._idle_owner = None
             if self._dirty:
                 self._idle, self._dirty = self._make(), False
             try:
@@ -66,14 +94,17 @@ class RefitPair:
             except BaseException:
                 self._dirty = True
                 raise
-            self._active, self._idle = self._idle, self._active
+            self._swap()
             return self._active
+
+    def _swap(self) -> None:
+        self._active, self._idle = self._idle, self._active
+        self._active_owner, self._idle_owner = self._idle_owner, self._active_owner
 
     def _apply(self, engine: TensorRTEngine, weights: Mapping[str, Any]) -> None:
         trt = engine.tensorrt.module
         kinds = {np.dtype(np.float16): trt.float16, np.dtype(np.float32): trt.float32}
-        # Whoever still holds this engine queues under the same lock, on whichever lane.
-        with engine.memory.queueing(), collect() as messages:
+        with collect() as messages:
             engine.memory.synchronize_all()
             refitter = trt.Refitter(engine.handle, engine.tensorrt.logger)
             for name, array in weights.items():
