@@ -121,8 +121,12 @@ def make_models(
         command += ["--threads", str(threads)] if threads else []
         _expect_success(run(command), model, "training")
         paths.models.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "trtseg.cli", "export", str(output / "last"), str(bundle)]
-        _expect_success(run([*command, "--name", model]), model, "export")
+        command = [sys.executable, "-m", "trtseg", "export", str(output / "last"), str(bundle)]
+        # evaluated in FP32 alone: how FP16 drifts is of no interest
+        command += ["--name", model, "--objects", "1", "--force"]
+        _expect_success(run(command), model, "export")
+        if not bundle.exists():
+            raise TrtsegError(f"{model}: export left no {bundle}")
         made.append(bundle)
     return made
 

