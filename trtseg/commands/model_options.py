@@ -6,11 +6,8 @@ import argparse
 import sys
 from time import perf_counter
 
-from trtseg import bundle as bundles
 from trtseg.commands.arguments import threads
 from trtseg.commands.build_progress import build_progress
-from trtseg.runtime import tensorrt
-from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.segmenter import BACKENDS, Segmenter
 
 
@@ -27,20 +24,14 @@ def load_segmenter(args: argparse.Namespace) -> Segmenter:
     """The model that the options name; tells stderr what it loads and how long it took."""
     start = perf_counter()
     with build_progress(args.model) as progress:
-        segmenter = _load(args, progress)
+        segmenter = Segmenter.load(
+            args.model,
+            backend=args.backend,
+            device=args.device,
+            threads=args.threads,
+            progress=progress,
+        )
     took = perf_counter() - start
     print(f"{segmenter.bundle.name} on {segmenter.engines.description}: loaded in {took:.2f} s",
           file=sys.stderr)  # fmt: skip
     return segmenter
-
-
-def _load(args: argparse.Namespace, progress: Progress) -> Segmenter:
-    """`Segmenter.load`, but TensorRT, the first choice of "auto", is told to show its builds."""
-    on_cpu = args.device is not None and args.device.startswith("cpu")
-    wanted = args.backend == "tensorrt" or (args.backend == "auto" and not on_cpu)
-    if wanted and tensorrt.availability().usable:
-        bundle = bundles.read(args.model)
-        return Segmenter(bundle, tensorrt.load(bundle, device=args.device, progress=progress))
-    return Segmenter.load(
-        args.model, backend=args.backend, device=args.device, threads=args.threads
-    )

@@ -13,6 +13,7 @@ import onnxruntime
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.runtime import rtx_provider, symbolic_shapes
+from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.engine import Availability, Engines, HostMemory, TensorSpec
 
 PROVIDERS = {
@@ -52,6 +53,7 @@ def load(
     device: str | None = None,
     threads: int | None = None,
     precision: str | None = None,
+    progress: Progress | None = None,
 ) -> Engines:
     """Load a bundle's networks.
 
@@ -60,12 +62,14 @@ def load(
         device: "cpu" (default), "cuda", "tensorrt" or "tensorrt-rtx"; ":1" chooses the second GPU.
         threads: of the CPU; `physical_cores()` by default.
         precision: "fp32" or "fp16"; by default fp32 on the CPU, fp16 on a GPU if the bundle has it.
+        progress: has no meaning here; providers that build engines do not tell how far they are.
 
     Raises:
         ValueError: no such device, or more threads than ONNX Runtime can count.
         BackendUnavailable: the installed ONNX Runtime lacks that provider.
         EngineError: a graph could not be loaded or its inputs and outputs are not as agreed.
     """
+    del progress
     if threads is not None and threads >= 2**31:
         raise ValueError(f"threads: expected less than 2**31, got {threads}")
     kind, _, index = ("cpu" if device is None else device).partition(":")

@@ -12,6 +12,7 @@ from trtseg import bundle as bundles
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime.adapter import Adapter
+from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Availability, Engines
 from trtseg.runtime.guidance import Region
@@ -61,8 +62,13 @@ class Segmenter:
         device: str | None = None,
         threads: int | None = None,
         precision: str | None = None,
+        progress: Progress | None = None,
     ) -> Segmenter:
         """Load a model.
+
+        TensorRT's engines are built here when they are not in the cache, which takes minutes, once
+        on a machine: `trtseg build-engine` does it beforehand, backend="onnxruntime" never builds,
+        and `trtseg.runtime.upgrade.Upgrade` answers clicks on the CPU meanwhile.
 
         Args:
             name_or_path: a model inside the package, or the path of a bundle.
@@ -70,6 +76,9 @@ class Segmenter:
             device: where to run, as the backend names it; by default its own choice.
             threads: of the CPU; by default one per physical core.
             precision: "fp32" or "fp16"; by default what suits the device.
+            progress: called with (fraction from 0 to 1, phase), from this thread, while an engine
+                is built; the fraction begins again with each engine. What it raises ends the build
+                and comes out of this call.
 
         Raises:
             BundleError: no such bundle, or it is damaged.
@@ -96,7 +105,9 @@ class Segmenter:
             module = importlib.import_module(BACKENDS[name])
             state = module.availability()
             if state.usable:
-                engines = module.load(bundle, device=device, threads=threads, precision=precision)
+                engines = module.load(
+                    bundle, device=device, threads=threads, precision=precision, progress=progress
+                )
                 return cls(bundle, engines)
             reasons.append(f"{name}: {state.reason}")
         raise BackendUnavailable("; ".join(reasons))
