@@ -13,6 +13,7 @@ from trtseg.nn.guidance import guidance_maps
 from trtseg.nn.losses import (
     click_penalties,
     cross_entropy_losses,
+    expected_loss,
     hindsight,
     jaccard_losses,
     l1_losses,
@@ -191,7 +192,10 @@ class Objective(nn.Module):
         with self._autocast():
             scores = self.network.scores(masks, guidance, features, grid_image)
         scores = scores.float()
-        total = selection_loss(scores, jaccard, loss.select_temperature).mean()
+        if loss.select_kind == "expected":
+            total = expected_loss(scores, jaccard).mean()
+        else:
+            total = selection_loss(scores, jaccard, loss.select_temperature).mean()
         return total, jaccard.gather(1, scores.argmax(1, keepdim=True))[:, 0]
 
 
