@@ -25,6 +25,10 @@ COMMANDS = {
     "evaluate": ("trtseg.evaluate.command", "count the clicks a model needs on a data set"),
     "train": ("trtseg.train.command", "train a model (needs torch)"),
     "export": ("trtseg.export.command", "make a bundle of a trained model (needs torch)"),
+    "export-triton": (
+        "trtseg.export.triton_command",
+        "write a model's networks as a repository of the Triton server",
+    ),
     "train-corrections": (
         "trtseg.train.corrections_command",
         "train continuous adaptation's initial model (needs torch)",
