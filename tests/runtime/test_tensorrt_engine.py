@@ -69,8 +69,16 @@ def expected(engine: TensorRTEngine, x: np.ndarray) -> np.ndarray:
     return engine.handle.session.run(["masks"], {"x": x})[0]
 
 
-def recorded(binding, memory: CudaMemory) -> Recorded:
-    return Recorded(binding.run, memory, binding.graph_key, record_cuda_graph)
+class Replayed:
+    """A binding by itself, recorded as a click is."""
+
+    def __init__(self, binding, memory: CudaMemory) -> None:
+        self._binding, self._recorded = binding, Recorded(memory, record_cuda_graph)
+
+    recorded = property(lambda self: self._recorded.recorded)
+
+    def run(self) -> None:
+        self._recorded.run(self._binding.run, self._binding.graph_key)
 
 
 def test_an_engine_runs_and_replays_one_graph(trt, memory, tmp_path: Path) -> None:
@@ -80,7 +88,7 @@ def test_an_engine_runs_and_replays_one_graph(trt, memory, tmp_path: Path) -> No
         ("masks", np.float32, (1, 6, None, None)),
     ]
     binding, buffers, x = bound(engine, (12, 16))
-    network = recorded(binding, memory)
+    network = Replayed(binding, memory)
     for run in range(5):
         memory.fill(buffers["masks"], np.nan)
         network.run()
@@ -96,7 +104,7 @@ def test_rtx_captures_by_itself(monkeypatch, memory, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     binding, _, _ = bound(small_engine(trt, memory, tmp_path), (12, 16))
-    network = recorded(binding, memory)
+    network = Replayed(binding, memory)
     for _ in range(5):
         network.run()
     assert not network.recorded
@@ -116,7 +124,7 @@ def test_the_tightest_profile_is_chosen(trt, memory, tmp_path: Path) -> None:
 def test_one_scratch_serves_all_sizes_and_engines(trt, memory, tmp_path: Path) -> None:
     first, second = (small_engine(trt, memory, tmp_path) for _ in range(2))
     binding, small_buffers, x_small = bound(first, (4, 4), 1)
-    small = recorded(binding, memory)
+    small = Replayed(binding, memory)
     for _ in range(5):
         small.run()
     assert small.recorded
@@ -161,7 +169,7 @@ def test_a_failing_run_says_what_tensorrt_said(trt, memory, tmp_path: Path) -> N
 
 def test_a_recording_that_fails_leaves_plain_runs(trt, memory, tmp_path: Path) -> None:
     binding, buffers, x = bound(small_engine(trt, memory, tmp_path), (12, 16))
-    network = recorded(binding, memory)
+    network = Replayed(binding, memory)
     for _ in range(RUNS_BEFORE_RECORDING):
         network.run()
     trt.fail_execution = True
@@ -181,7 +189,7 @@ def test_threads_share_an_engine_and_nothing_else(trt, memory, tmp_path: Path) -
     def work(seed: int) -> None:
         lane = memory.lane()
         binding, buffers, x = bound(engine, (4 + seed, 8), seed, lane)
-        network = recorded(binding, lane)
+        network = Replayed(binding, lane)
         together.wait()
         for _ in range(6):
             network.run()
@@ -268,7 +276,7 @@ def test_refit_swaps_two_engines(trt, memory, tmp_path: Path) -> None:
     got = memory.host(buffers["masks"])
     np.testing.assert_allclose(np.log(got / (1 - got)), logits + bias[:, None, None], atol=1e-4)
     # The engine that answered first is refitted next: a graph of old weights is not replayed.
-    network = recorded(binding, memory)
+    network = Replayed(binding, memory)
     for _ in range(5):
         network.run()
     assert network.recorded
@@ -404,6 +412,23 @@ def test_more_clicks_than_there_is_room_for(trt, tiny, image, tmp_path: Path) ->
         grown = RUNS_BEFORE_RECORDING > number - ROOM >= 0
         warming = number < RUNS_BEFORE_RECORDING or grown
         assert len(fake_cupy.graphs_launched) == (0 if warming else 1)
+
+
+def test_idle_buffers_make_room(trt, tiny, image, tmp_path: Path) -> None:
+    """A call that does not fit beside buffers of other sizes gets their memory, at once."""
+    ours, _ = both(tiny, tmp_path)
+    memory = ours.engines.memory
+    wide, tall = image, np.ascontiguousarray(image.transpose(1, 0, 2))
+    session = ours.session(ours.encode(wide), focus=None)
+    for x, y, positive in POSITIONS[:5]:
+        session.add_click(x, y, positive)
+    (lane,) = ours.pipeline.lanes._idle
+    assert list(lane.clicks.kept) == [(96, 128)]
+    encoded = ours.encode(tall)
+    memory._pool.set_limit(memory.used_bytes() + (100 << 10))
+    ours.session(encoded, focus=None).add_click(20, 30)
+    assert list(lane.clicks.kept) == [(128, 96)]
+    session.add_click(*POSITIONS[5])  # and back
 
 
 def test_recorded_clicks_are_few(trt, tiny, tmp_path: Path) -> None:

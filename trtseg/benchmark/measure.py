@@ -128,9 +128,10 @@ def time_stages(
     base = memory.empty(encoded.base.shape, encoded.base.dtype)
     buffers = ClickBuffers(pipeline, memory, size)
 
-    def recorded(network: Binding) -> Recorded:
+    def recorded(network: Binding) -> Callable[[], None]:
         """A network by itself as it runs within a click: replayed, where clicks are."""
-        return Recorded(network.run, memory, network.graph_key, pipeline.engines.recorder)
+        recording = Recorded(memory, pipeline.engines.recorder)
+        return lambda: recording.run(network.run, network.graph_key)
 
     segment = recorded(buffers.segment(pipeline.engines.segment))
     select = None if buffers.select is None else recorded(buffers.select)
@@ -167,12 +168,12 @@ def time_stages(
             clock.times.clear()
         clock.run("upload", upload)
         if encode is not None:
-            clock.run("encoder", encode.run)
+            clock.run("encoder", encode)
         clock.run("hypercolumn", hypercolumn)
         clock.run("guidance", partial(guide, float(index % 5)))
-        clock.run("f", segment.run)
+        clock.run("f", segment)
         if select is not None:
-            clock.run("g", select.run)
+            clock.run("g", select)
         best = clock.run("download", download)
         clock.run("compose", partial(show, best))
     return {stage: Spread.of(times) for stage, times in clock.times.items()}

@@ -62,8 +62,10 @@ def memory_plan(pipeline: Pipeline, height: int, width: int, crops: int) -> Memo
             for side in shapes[spec.name]:
                 elements *= side
             encode_buffers += elements * spec.dtype.itemsize
-    guidance = cells * (manifest.guidance.channels + 2) * 4
-    click_buffers = cells * manifest.channels * x + guidance
+    click_buffers = cells * (manifest.channels + manifest.guidance.channels) * x
+    if engines.recorder is not None:
+        # the base at a fixed address, and the mask that is composed with the click
+        click_buffers += cells * manifest.channels * x + height * width
     shapes = engines.segment.output_shapes({"x": (1, manifest.channels, grid_height, grid_width)})
     for spec in engines.segment.outputs:
         elements = 1

@@ -6,8 +6,9 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 from typing import Generic, TypeVar
@@ -100,7 +101,7 @@ class _Lanes:
     def encoders(self, size: tuple[int, int]) -> Iterator[tuple[Memory, _EncodeBuffers]]:
         """A lane's memory and its buffers for encoding at a working size."""
         with self._lend(lambda lane: size in lane.encoders.kept) as lane:
-            buffers = self._take(lane.encoders, size)
+            buffers = lane.encoders.take(size)
             yield lane.memory, buffers
             # On an error the buffers are dropped: what they hold is then unknown.
             lane.encoders.keep(size, buffers)
@@ -109,20 +110,12 @@ class _Lanes:
     def clicks(self, size: tuple[int, int]) -> Iterator[tuple[Memory, ClickBuffers]]:
         """A lane's memory and its buffers for clicks at a working size."""
         with self._lend(lambda lane: size in lane.clicks.kept) as lane:
-            buffers = self._take(lane.clicks, size)
+            buffers = lane.clicks.take(size)
             yield lane.memory, buffers
             lane.clicks.keep(size, buffers)
 
-    def _take(self, kept: _BySize[_T], size: tuple[int, int]) -> _T:
-        try:
-            return kept.take(size)
-        except OutOfMemory:
-            # Buffers of other sizes, here and on idle lanes, are worth less than this call.
-            kept.kept.clear()
-            self._clear_idle()
-            return kept.take(size)
-
-    def _clear_idle(self) -> None:
+    def clear(self) -> None:
+        """Give back the memory of all buffers that no call is using."""
         with self._free:
             for lane in self._idle:
                 lane.clear()
@@ -145,10 +138,10 @@ class _Lanes:
             # What was queued outside of any lane, such as the map that a click starts from.
             lane.memory.follow(self._pipeline.engines.memory)
             yield lane
-        except OutOfMemory:
-            # Room for the next attempt.
-            self._clear_idle()
-            lane.clear()
+        except BaseException:
+            # Buffers that a failing call used are dropped, and what is queued still writes there.
+            with suppress(RuntimeError):  # the device's own: what failed first is told
+                lane.memory.synchronize()
             raise
         finally:
             with self._free:
@@ -161,7 +154,8 @@ class _EncodeBuffers:
 
     def __init__(self, pipeline: Pipeline, memory: Memory, size: tuple[int, int]) -> None:
         self.staged = np.empty((1, 3, *size), np.float32)
-        self.network: Recorded | None = None
+        self._network: Binding | None = None
+        self._recorded = Recorded(memory, pipeline.engines.recorder)
         self.levels: list[Array] = []
         engine = pipeline.engines.encoder
         # without an encoder there is only the network that reads the base to go by
@@ -176,10 +170,12 @@ class _EncodeBuffers:
         shapes = engine.output_shapes({"image": self.staged.shape})
         outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in engine.outputs}
         self.levels = [outputs[f"level_{i}"][0] for i in range(pipeline.manifest.levels)]
-        binding = engine.bind({"image": self.image, **outputs}, memory.stream)
-        self.network = Recorded(
-            binding.run, memory, binding.graph_key, pipeline.engines.recorder
-        )
+        self._network = engine.bind({"image": self.image, **outputs}, memory.stream)
+
+    def run(self) -> None:
+        """Make the levels of the image in the buffer."""
+        if self._network is not None:
+            self._recorded.run(self._network.run, self._network.graph_key)
 
 
 class ClickBuffers:
@@ -293,72 +289,65 @@ class ClickBuffers:
             ops.best_map(masks, self.scores[0], shown, stream=stream)
         ops.compose_mask(shown, mask.shape, threshold=self._threshold, out=mask, stream=stream)
 
-    def click(self, engine: Engine, mask_size: tuple[int, int] | None) -> _ClickRun:
-        """The work of a click: what is loaded through the networks.
+    def run(self, engine: Engine, mask_size: tuple[int, int] | None) -> _ClickRun:
+        """Queue a click: from what was loaded to masks, scores and, if asked for, the mask.
 
         Args:
             engine: for `segment`.
             mask_size: (height, width) of a mask to compose; None for none.
+
+        Returns:
+            Where the mask is, and when the phases ended.
         """
-        key = self.segment(engine), mask_size
-        run = self._runs.pop(key, None) or _ClickRun(self, *key, self._memory, self._recorder)
-        self._runs[key] = run
+        segment = self.segment(engine)
+        run = self._runs.pop((segment, mask_size), None)
+        if run is None:
+            run = _ClickRun(self._memory, self._recorder, mask_size, self.outputs["masks"])
+        self._runs[segment, mask_size] = run
         if len(self._runs) > RECORDED_CLICKS:
             self._runs.popitem(last=False)
+        run.marks.clear()
+        run.recorded.run(partial(self._work, segment, run), partial(self._key, segment))
         return run
+
+    def _work(self, segment: Binding, run: _ClickRun) -> None:
+        run.marks.clear()
+        self.draw()
+        run.marks.append(perf_counter())
+        segment.run()
+        run.marks.append(perf_counter())
+        self.run_select()
+        if run.mask is not None:
+            self.compose(run.shown, run.mask)
+
+    def _key(self, segment: Binding) -> Hashable | None:
+        keys = [segment.graph_key(), () if self.select is None else self.select.graph_key()]
+        return None if None in keys else (*keys, self.guidance.points.shape)
 
 
 class _ClickRun:
-    """One click with one engine and one size of mask, as work that can be recorded.
+    """What a click with one engine and one size of mask has for itself.
 
     Attributes:
+        recorded: its recording.
         mask: uint8 [H, W] in the backend's memory, or None.
+        shown: the leading candidate's map [h, w], where there is a mask.
         marks: when the phases ended at the host, in seconds; empty after a replay.
     """
 
     def __init__(
         self,
-        buffers: ClickBuffers,
-        segment: Binding,
-        mask_size: tuple[int, int] | None,
         memory: Memory,
         recorder: Recorder | None,
+        mask_size: tuple[int, int] | None,
+        masks: Array,
     ) -> None:
-        self._buffers, self._segment = buffers, segment
-        self.mask: Array | None = None
-        self._shown: Array | None = None
+        self.recorded = Recorded(memory, recorder)
+        self.mask = self.shown = None
         if mask_size is not None:
-            masks = buffers.outputs["masks"]
             self.mask = memory.empty(mask_size, np.dtype(np.uint8))
-            self._shown = memory.empty(masks.shape[2:], masks.dtype)
+            self.shown = memory.empty(masks.shape[2:], masks.dtype)
         self.marks: list[float] = []
-        self._recorded = Recorded(self._work, memory, self._key, recorder)
-
-    @property
-    def recorded(self) -> bool:
-        """Whether the next run replays a recording, if nothing changes."""
-        return self._recorded.recorded
-
-    def run(self) -> None:
-        """Queue the work; see `Recorded.run`."""
-        self.marks.clear()
-        self._recorded.run()
-
-    def _work(self) -> None:
-        self.marks.clear()
-        buffers = self._buffers
-        buffers.draw()
-        self.marks.append(perf_counter())
-        self._segment.run()
-        self.marks.append(perf_counter())
-        buffers.run_select()
-        if self.mask is not None:
-            buffers.compose(self._shown, self.mask)
-
-    def _key(self) -> Hashable | None:
-        select = self._buffers.select
-        keys = [self._segment.graph_key(), () if select is None else select.graph_key()]
-        return None if None in keys else (*keys, self._buffers.guidance.points.shape)
 
 
 class Pipeline:
@@ -407,6 +396,15 @@ class Pipeline:
         """The base grid of a working size."""
         return size[0] // self.manifest.base_stride, size[1] // self.manifest.base_stride
 
+    def _with_room(self, call: Callable[[], _T]) -> _T:
+        """A call that gets, if there is no room for it, the memory of all idle buffers."""
+        try:
+            return call()
+        except OutOfMemory:
+            pass  # and with the error goes what the failed call held
+        self.lanes.clear()
+        return call()
+
     def encode(
         self, picture: Picture, region: Region, size: tuple[int, int] | None = None
     ) -> EncodedImage:
@@ -419,8 +417,13 @@ class Pipeline:
 
         Raises:
             TypeError, ValueError: the image is on another device.
-            EngineError: the encoder failed.
+            EngineError: the encoder failed; `OutOfMemory` where there is no room.
         """
+        return self._with_room(lambda: self._encode(picture, region, size))
+
+    def _encode(
+        self, picture: Picture, region: Region, size: tuple[int, int] | None
+    ) -> EncodedImage:
         start = perf_counter()
         manifest = self.manifest
         if picture.on_device:
@@ -439,8 +442,7 @@ class Pipeline:
             else:
                 prepare(picture, region, self._mean, self._scale, buffers.staged)
                 memory.copy(buffers.staged, buffers.image)
-            if buffers.network is not None:
-                buffers.network.run()
+            buffers.run()
             with memory.queueing():
                 ops.hypercolumn(
                     buffers.levels,
@@ -532,8 +534,20 @@ class Pipeline:
                 clicks are recorded: it then costs the host no wait for the scores.
 
         Raises:
-            EngineError: a network failed.
+            EngineError: a network failed; `OutOfMemory` where there is no room.
         """
+        return self._with_room(
+            lambda: self._click(encoded, clicks, previous, segment, compose)
+        )
+
+    def _click(
+        self,
+        encoded: EncodedImage,
+        clicks: Sequence[Click],
+        previous: Array | None,
+        segment: Engine | None,
+        compose: bool,
+    ) -> Candidates:
         times = [perf_counter()]
         region, mask_size, mask = encoded.region, None, None
         if compose and self.engines.recorder is not None:
@@ -545,8 +559,7 @@ class Pipeline:
                 grid_points(clicks, region, grid, positive=False),
             )
             buffers.load(encoded, points, previous)
-            run = buffers.click(segment or self.engines.segment, mask_size)
-            run.run()
+            run = buffers.run(segment or self.engines.segment, mask_size)
             times += run.marks or [perf_counter()]
             masks = buffers.outputs["masks"]
             maps = memory.empty(masks.shape[1:], masks.dtype)

@@ -32,24 +32,16 @@ RUNS_BEFORE_RECORDING = 3
 class Recorded:
     """A piece of work that is recorded once it has run, and anew when what it rests on changed.
 
-    One thread at a time runs it.
+    One thread at a time runs it. It keeps no reference to the work: buffers that own one are freed
+    with their last reference.
 
     Args:
-        work: queues on the stream of `memory`; allocates nothing, waits for nothing.
-        key: what a recording has baked in besides buffers that never change, see
-            `Binding.graph_key`; None where the work cannot be recorded.
+        memory: on whose stream the work is queued.
         recorder: None to queue the work anew each time.
     """
 
-    def __init__(
-        self,
-        work: Work,
-        memory: Memory,
-        key: Callable[[], Hashable | None],
-        recorder: Recorder | None,
-    ) -> None:
-        self._work, self._memory, self._current_key = work, memory, key
-        self._recorder = recorder
+    def __init__(self, memory: Memory, recorder: Recorder | None) -> None:
+        self._memory, self._recorder = memory, recorder
         self._replay: Work | None = None
         self._key: Hashable | None = None
         self._runs = 0
@@ -59,26 +51,31 @@ class Recorded:
         """Whether the next run replays, if nothing changes."""
         return self._replay is not None
 
-    def run(self) -> None:
+    def run(self, work: Work, key: Callable[[], Hashable | None]) -> None:
         """Queue the work.
+
+        Args:
+            work: allocates nothing, waits for nothing; the same each time.
+            key: what a recording has baked in besides buffers that never change, see
+                `Binding.graph_key`; None where the work cannot be recorded.
 
         Raises:
             EngineError: a network could not be run.
         """
         with self._memory.queueing():
-            key = self._current_key()
-            if key != self._key:
-                self._key, self._replay, self._runs = key, None, 0
-            if key is not None and self._replay is None and self._runs >= RUNS_BEFORE_RECORDING:
-                self._record()
-            (self._replay or self._work)()
+            now = key()
+            if now != self._key:
+                self._key, self._replay, self._runs = now, None, 0
+            if now is not None and self._replay is None and self._runs >= RUNS_BEFORE_RECORDING:
+                self._record(work)
+            (self._replay or work)()
             self._runs += 1
 
-    def _record(self) -> None:
+    def _record(self, work: Work) -> None:
         if self._recorder is None:
             return
         try:
-            self._replay = self._recorder(self._memory, self._work)
+            self._replay = self._recorder(self._memory, work)
         except EngineError as error:
             _log.info("runs without a CUDA graph: %s", error)
             self._recorder = None
