@@ -155,8 +155,11 @@ def provenance(state: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
     """What the manifest keeps of a training run."""
     train = dict(state.get("train", {}))
     # where the data lay on the training machine is of no use elsewhere
-    if isinstance(train.get("data"), dict):
-        train["data"] = {k: v for k, v in train["data"].items() if k != "path"}
+    sources = train.get("data", ())
+    train["data"] = [
+        {name: value for name, value in source.items() if name != "path"}
+        for source in ([sources] if isinstance(sources, dict) else sources)
+    ]
     if train.get("initial_weights"):
         train["initial_weights"] = Path(train["initial_weights"]).name
     if isinstance(train.get("validation"), dict):
