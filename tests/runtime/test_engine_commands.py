@@ -147,6 +147,9 @@ def fill(folder: Path, tiny: Path) -> EngineCache:
 
 def test_listing_verifying_and_pruning(tiny, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "engines"
+    assert main(["engines", "list", "--cache", str(folder)]) == 2
+    assert "--cache: expected a folder" in capsys.readouterr().err
+    folder.mkdir()
     assert main(["engines", "list", "--cache", str(folder)]) == 0
     assert capsys.readouterr().out == "no engines\n"
     cache = fill(folder, tiny)
