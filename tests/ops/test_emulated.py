@@ -252,6 +252,52 @@ def test_compose_mask(emulated, control, size, dtype):
             np.testing.assert_array_equal(box, reference.changed_box(mask, previous))
 
 
+@pytest.mark.parametrize("sigma_px", [None, 3.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SHAPES)
+def test_click_maps(emulated, control, size, dtype, sigma_px):
+    random = rng(size)
+    points = (random.random((2, 5, 2)) * size).astype(np.float32)
+    points[1, 2:] = np.nan
+    (got,) = in_all_orders(
+        control, lambda: emulated.click_maps(points, size, 20.0, sigma_px, dtype)
+    )
+    np.testing.assert_allclose(
+        got,
+        reference.click_maps(points, size, 20.0, sigma_px),
+        **tolerances.with_storage(tolerances.CLICK_MAPS, dtype),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SHAPES)
+def test_best_map(emulated, control, size, dtype):
+    random = rng(size)
+    maps, scores = values(random, (6, *size), dtype), values(random, 6, np.float32)
+    (got,) = in_all_orders(control, lambda: emulated.best_map(maps, scores))
+    np.testing.assert_array_equal(got, maps[scores.argmax()])
+
+
+@pytest.mark.parametrize("source", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("size", SHAPES)
+def test_prepare_image(emulated, control, size, source):
+    random = rng(size)
+    pixels = random.integers(0, 256, (19, 70, 4), np.uint8)
+    if source != np.uint8:
+        pixels = (pixels / 255).astype(source)
+    colours = (120.0, 110.0, 100.0), (0.02, 0.018, 0.017)
+    for dtype in DTYPES:
+        (got,) = in_all_orders(
+            control,
+            lambda dtype=dtype: emulated.prepare_image(pixels, size, *colours, True, dtype),
+        )
+        np.testing.assert_allclose(
+            got,
+            reference.prepare_image(pixels, size, *colours, True),
+            **tolerances.with_storage(tolerances.PREPARE_IMAGE, dtype),
+        )
+
+
 def test_strided_rows(control):
     """Views into larger arrays: what lies between the rows stays as it was."""
     module = load()
