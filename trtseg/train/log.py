@@ -22,7 +22,8 @@ class MetricLog:
     def add(self, stage: str, step: int, values: dict[str, float]) -> None:
         """Record one step."""
         self._pending.append(values)
-        if step % INTERVAL == 0:
+        # after a resume the first interval may have a step or two: those wait for the next one
+        if step % INTERVAL == 0 and 2 * len(self._pending) >= INTERVAL:
             self._recent = {
                 name: float(np.mean([v[name] for v in self._pending])) for name in values
             }
@@ -73,25 +74,34 @@ class MetricLog:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(11, 4), layout="constrained")
-        FigureCanvasAgg(figure)
-        left, right = figure.subplots(1, 2)
         # the stages follow each other on one axis
         offset, last = {}, 0.0
         for row in self.rows:
             if row["stage"] not in offset:
                 offset[row["stage"]] = last
             last = offset[row["stage"]] + float(row["step"])
-        for axes, validation in ((left, False), (right, True)):
-            names = [n for n in dict.fromkeys(n for r in self.rows for n in r)
-                     if n not in ("stage", "step") and n.startswith("validation") == validation]
-            for name in names:
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        panels = {
+            "loss, of f then of g": [("loss", "loss")],
+            "overlap with the object, in training": [
+                ("best_iou", "best mask"), ("selected_iou", "selected mask")],
+            "validation": [(n, n.removeprefix("validation ")) for n in names
+                           if n.startswith("validation ")],
+        }  # fmt: skip
+        panels = {title: lines for title, lines in panels.items()
+                  if any(name in names for name, _ in lines)}
+        figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+            for name, label in lines:
                 points = [(offset[r["stage"]] + float(r["step"]), float(r[name]))
                           for r in self.rows if name in r]
-                axes.plot(*zip(*points, strict=True), label=name.removeprefix("validation "))
+                axes.plot(*zip(*points, strict=True), label=label)
+            if len(offset) > 1:
+                axes.axvline(offset["select"], color="grey", linewidth=0.8, linestyle=":")
             axes.set_xlabel("step")
-            axes.set_title("validation" if validation else "training")
-            if names:
+            axes.set_title(title)
+            if len(lines) > 1:
                 axes.legend(fontsize=8)
-        left.set_yscale("log")
         figure.savefig(self.folder / "curves.png", dpi=110)
