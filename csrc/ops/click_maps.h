@@ -22,24 +22,19 @@ TRTSEG_HD inline bool lies_on(float click, i64 i, i64 size) {
   return (cell < last ? cell : last) == static_cast<float>(i);
 }
 
-struct ClickValues {
-  float click, distance;
-};
-
-// What the clicks of one kind, [N, 2], give for pixel (y, x) of maps of height x width.
-TRTSEG_HD inline ClickValues click_values(View<const float, 2> points, i64 y, i64 x, i64 height,
-                                          i64 width, ClickMaps with) {
-  const float distance = nearest(points, y, x, with.limit);
-  float click = 0.0f;
+// S at pixel (y, x) of a map of height x width, for clicks of one kind, [N, 2], of which the nearest
+// is at a truncated distance.
+TRTSEG_HD inline float click_value(View<const float, 2> points, float distance, i64 y, i64 x,
+                                   i64 height, i64 width, ClickMaps with) {
   if (with.falloff < 0.0f) {
-    click = expf(distance * distance * with.falloff);
-  } else {
-    for (i64 i = 0; i < points.shape[0]; ++i) {
-      const float py = points(i, 0), px = points(i, 1);
-      if (py == py && px == px && lies_on(py, y, height) && lies_on(px, x, width)) click = 1.0f;
-    }
+    const float exponent = distance * distance * with.falloff;
+    return exponent < -104.0f ? 0.0f : expf(exponent);  // below, the nearest float is 0
   }
-  return {click, distance / with.limit};
+  for (i64 i = 0; i < points.shape[0]; ++i) {
+    const float py = points(i, 0), px = points(i, 1);
+    if (py == py && px == px && lies_on(py, y, height) && lies_on(px, x, width)) return 1.0f;
+  }
+  return 0.0f;
 }
 
 TRTSEG_HD inline View<const float, 2> clicks_of(View<const float, 3> points, i64 kind) {

@@ -12,9 +12,9 @@ static __global__ void click_maps_kernel(View<const float, 3> points, ClickMaps 
   const View<const float, 2> clicks = clicks_of(points, kind);
   for (i64 y = static_cast<i64>(blockIdx.y) * blockDim.y + threadIdx.y; y < height;
        y += static_cast<i64>(gridDim.y) * blockDim.y) {
-    const ClickValues values = click_values(clicks, y, x, height, width, with);
-    out(kind, y, x) = from_float<T>(values.click);
-    out(2 + kind, y, x) = from_float<T>(values.distance);
+    const float distance = nearest(clicks, y, x, with.limit);
+    out(kind, y, x) = from_float<T>(click_value(clicks, distance, y, x, height, width, with));
+    out(2 + kind, y, x) = from_float<T>(distance / with.limit);
   }
 }
 
