@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 
 from trtseg import bundle
-from trtseg.errors import BundleError
+from trtseg.errors import BundleError, EngineError
 from trtseg.export.graphs import network_graphs
 from trtseg.export.sessions import compare_sessions
 from trtseg.export.verify import Limits, beyond, verify_graphs
@@ -92,6 +92,7 @@ def export_bundle(
     limits: Limits | None = None,
     data: str | os.PathLike[str] | None = None,
     objects: int = 10,
+    fp16: bool = True,
     force: bool = False,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda message: None,
@@ -108,6 +109,7 @@ def export_bundle(
         data: images with masks on which FP16 sessions are compared to FP32 ones in NoC; by
             default the drawn scenes of `trtseg.export.sessions`.
         objects: how many of them.
+        fp16: write FP16 graphs beside the FP32 ones; GPUs run those by default.
         force: write the bundle although it drifts; the report says so.
         overwrite: replace what is at `path`.
         progress: is told what is being done.
@@ -116,7 +118,8 @@ def export_bundle(
         The report, as written into the manifest under "export".
 
     Raises:
-        BundleError: the bundle drifts beyond the limits and `force` is False.
+        BundleError: the bundle drifts beyond the limits and `force` is False, or the network
+            cannot work in FP16 at all.
         FileExistsError: something is at `path` and `overwrite` is False.
     """
     path = Path(path)
@@ -125,6 +128,8 @@ def export_bundle(
     limits = limits or Limits()
     progress("tracing the networks")
     graphs = network_graphs(network)
+    if not fp16:
+        graphs = {role: {"fp32": by_precision["fp32"]} for role, by_precision in graphs.items()}
     progress("comparing ONNX Runtime with torch")
     report: dict[str, Any] = {
         "torch": torch.__version__.split("+")[0],
@@ -141,8 +146,15 @@ def export_bundle(
         "training": dict(training or {}),
         "accuracy": dict(accuracy or {}),
     }
-    progress("comparing FP16 sessions with FP32 sessions")
-    report["sessions"] = compare_sessions(manifest, files, data, objects)
+    if fp16:
+        progress("comparing FP16 sessions with FP32 sessions")
+        try:
+            report["sessions"] = compare_sessions(manifest, files, data, objects)
+        except EngineError as error:
+            raise BundleError(
+                f"{path}: not written, its FP16 sessions fail: {error}; without FP16 graphs "
+                "(--fp32-only) it can be"
+            ) from error
     problems = beyond(report, limits)
     report["forced"] = bool(problems)
     if problems and not force:

@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="images with masks for comparing FP16 and FP32 in NoC")
     parser.add_argument("--objects", type=integer(1), default=10,
                         help="how many of them (default 10)")
+    parser.add_argument("--fp32-only", action="store_true",
+                        help="no FP16 graphs, for a network whose values FP16 cannot hold")
     parser.add_argument("--accuracy", type=Path, metavar="JSON",
                         help="measured accuracy, kept in the manifest")
     parser.add_argument("--force", action="store_true",
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             accuracy=read_json(args.accuracy) if args.accuracy else None,
             data=args.data,
             objects=args.objects,
+            fp16=not args.fp32_only,
             force=args.force,
             overwrite=args.force,
             progress=lambda message: print(f"{message} ...", file=sys.stderr),

@@ -130,6 +130,21 @@ def test_drift_is_refused_unless_forced(tmp_path) -> None:
     assert bundle.read(path).manifest.raw["export"]["forced"] is True
 
 
+def test_a_network_too_large_for_fp16_is_told_so_and_exports_without(tmp_path) -> None:
+    network = _network(NetworkConfig(**PLAIN))
+    with torch.no_grad():
+        network.segment.context.layers[0].weight *= 1e7  # FP16 ends at 65,504
+        network.segment.head.weight *= 1e-7
+    path = tmp_path / "large"
+    with pytest.raises(BundleError, match=r"(FP16 sessions fail|drifts)"):
+        export_bundle(network, path, name="large", objects=1)
+    assert not path.exists()
+    report = export_bundle(network, path, name="large", fp16=False)
+    assert "sessions" not in report
+    assert bundle.read(path).precisions("segment") == ("fp32",)
+    assert Segmenter.load(path).engines
+
+
 def test_nothing_is_overwritten_unasked(tmp_path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(FileExistsError, match="there"):
