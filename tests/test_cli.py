@@ -370,6 +370,8 @@ def test_an_interrupt_leaves_no_files(workplace: Path) -> None:
     script = """
         import signal, threading
         from trtseg import cli, Segmenter
+        # ignored, and inherited so, where the tests run in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         encode = Segmenter.encode
         def interrupted(*arguments):
             signal.raise_signal(signal.SIGINT)
