@@ -169,12 +169,13 @@ class Segmenter:
             focus: "auto" to look more closely at objects that are small in the image, after the
                 first click; None to work on the encoding alone. An encoding without its image
                 (an unpickled one) is never focused.
-            adapt: learns from the clicks: an adapter, or the name of one of `trtseg.adapt`
+            adapt: learns from the clicks: an adapter, or "image" for that of `trtseg.adapt`
                 (which needs torch).
 
         Raises:
             TypeError: not an encoding.
             ValueError: made by another model, or an unknown value for focus or adapt.
+            BundleError: the model cannot be adapted, or has no importance weights beside it.
         """
         if not isinstance(encoded, EncodedImage):
             raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
@@ -211,6 +212,7 @@ class Segmenter:
         """Bytes that an image of this size will take.
 
         Raises:
+            TypeError: a side is no integer.
             ValueError: a side is not between 1 and 32,766.
         """
         for name, side in (("height", height), ("width", width)):
