@@ -285,7 +285,7 @@ def machine(args: argparse.Namespace) -> dict[str, object]:
         "physical_cores": physical_cores(),
         "threads": args.threads or physical_cores(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,
         "time": int(time()),

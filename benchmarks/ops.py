@@ -333,7 +333,7 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "load_average": os.getloadavg(),
         "threads": {"native": _cpu.num_threads(), "torch": torch.get_num_threads()},
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "versions": {
             "trtseg": trtseg.__version__,
             "python": platform.python_version(),

@@ -20,7 +20,7 @@ _PACKAGES = (
 def describe() -> dict[str, Any]:
     """The machine as plain values; what cannot be found out is left out."""
     facts: dict[str, Any] = {
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "cpu": _cpu_name(),
         "physical_cores": physical_cores(),

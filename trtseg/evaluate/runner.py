@@ -158,7 +158,7 @@ def make_header(
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         }
     machine = {
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
