@@ -16,7 +16,10 @@ from trtseg import bundle, cli
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "trtseg" / "data"
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "studies/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 RUN_HERE = ("segment", "demo", "info")
 needs_lite = pytest.mark.skipif("lite" not in bundle.names(), reason="no lite model in the package")
 
@@ -49,7 +52,7 @@ def commands(path: Path) -> list[list[str]]:
 
 
 @needs_lite
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_run_or_at_least_parse(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
@@ -62,7 +65,7 @@ def test_commands_run_or_at_least_parse(
         monkeypatch.chdir(workplace)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
         if "://" not in target:
@@ -76,5 +79,5 @@ def test_the_readme_names_every_dependency_and_extra() -> None:
     for name in re.findall(r'"([A-Za-z0-9-]+)', dependencies):
         assert f"| {name} |" in text
     extras = re.search(r"optional-dependencies\]\n(.*?)^\[", project, re.M | re.S)[1]
-    for name in re.findall(r"^(\w+) = ", extras, re.M):
+    for name in re.findall(r"^([\w-]+) = ", extras, re.M):
         assert f"`{name}`" in text
