@@ -119,7 +119,7 @@ class NetworkConfig:
 
 
 def lite_config(**changes: Any) -> NetworkConfig:
-    """The network that ships: MobileNetV2 features, f on a grid of stride 4."""
+    """The kind of network that ships: MobileNetV2 features, f on a grid of stride 4."""
     values: dict[str, Any] = {
         "encoder": "mobilenet_v2",
         "base_stride": 4,
