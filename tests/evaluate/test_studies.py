@@ -296,3 +296,17 @@ def test_training_configurations_of_the_shipped_studies_are_valid(tmp_path):
             assert Path(parsed.data[0].path).is_absolute()
             count += 1
     assert count > 12
+
+
+def test_only_methods_and_data_sets_meet(folder):
+    study, paths = read_study(folder / "studies" / "1_small.json"), places(folder)
+    results = run_study(study, paths, only=[study.methods[0].label, study.data[0].name],
+                        progress=False)  # fmt: skip
+    run = [(row["label"], name) for row in results["rows"] for name in row["cells"]]
+    assert run == [(study.methods[0].label, study.data[0].name)]
+
+
+def test_only_an_unknown_name(folder):
+    study, paths = read_study(folder / "studies" / "1_small.json"), places(folder)
+    with pytest.raises(ValueError, match="no method or data set 'Snake'; methods: .*Matting"):
+        run_study(study, paths, only=["Snake"], progress=False)

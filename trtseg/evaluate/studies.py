@@ -9,7 +9,7 @@ from pathlib import Path
 from trtseg.errors import DatasetError, TrtsegError
 from trtseg.evaluate.records import read_json, write_json
 from trtseg.evaluate.results_page import render_page
-from trtseg.evaluate.study import Paths, read_study, run_study
+from trtseg.evaluate.study import Paths, chosen, read_study, run_study
 from trtseg.evaluate.study_models import make_models, training_configs
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--models", type=Path, help="bundles that are not in the package (WORK/models)"
     )
     run.add_argument(
-        "--only", nargs="+", default=[], metavar="LABEL", help="these methods or data sets"
+        "--only", nargs="+", default=[], metavar="LABEL", help="these methods and data sets alone"
     )
     run.add_argument("--workers", type=int, default=1)
     run.add_argument("--threads", type=int)
@@ -97,13 +97,12 @@ def _run(args: argparse.Namespace) -> int:
         print(name, file=sys.stderr)
         study = read_study(files[name])
         if args.train_data:
-            names = {data.name for data in study.data}
             make_models(
                 study,
                 files[name].parent,
                 paths,
                 data=args.train_data,
-                only=[label for label in args.only if label not in names],
+                only=sorted(chosen(study, args.only)[0]),
                 threads=args.threads,
             )
         results = run_study(

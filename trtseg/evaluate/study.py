@@ -211,13 +211,16 @@ def run_study(
     Args:
         study: what to run.
         paths: where.
-        only: labels of methods or names of data sets to run now; other cells are only read.
+        only: labels of methods and names of data sets to run now, all of either kind where none
+            of it is named; other cells are only read.
         workers, threads, progress: see `runner.evaluate`.
 
     Raises:
         DatasetError: a file of a data set is bad.
-        ValueError: a cell of the work directory belongs to another model or configuration.
+        ValueError: a cell of the work directory belongs to another model or configuration, or
+            `only` names what the study does not have.
     """
+    chosen_methods, chosen_data = chosen(study, only)
     rows = []
     for method in study.methods:
         row: dict[str, Any] = {"label": method.label, "group": method.group, "note": method.note}
@@ -225,7 +228,7 @@ def run_study(
         loaded: Method | None = None
         for data in study.data:
             run = RunDirectory(paths.work / study.name / slug(method.label) / data.name)
-            wanted = not only or method.label in only or data.name in only
+            wanted = method.label in chosen_methods and data.name in chosen_data
             if method.omitted:
                 row["missing"][data.name] = method.omitted
                 continue
@@ -261,6 +264,23 @@ def run_study(
         ],
         "rows": rows,
     }
+
+
+def chosen(study: Study, only: Sequence[str]) -> tuple[set[str], set[str]]:
+    """(labels of methods, names of data sets) that `only` stands for; see `run_study`.
+
+    Raises:
+        ValueError: the study has no method and no data set of a name.
+    """
+    methods = {method.label for method in study.methods}
+    data = {entry.name for entry in study.data}
+    unknown = sorted(set(only) - methods - data)
+    if unknown:
+        raise ValueError(
+            f"{study.name} has no method or data set {unknown[0]!r}; methods: "
+            f"{', '.join(sorted(methods))}; data sets: {', '.join(sorted(data))}"
+        )
+    return methods.intersection(only) or methods, data.intersection(only) or data
 
 
 def training_budget(bundle: str) -> dict[str, Any]:

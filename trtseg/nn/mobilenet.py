@@ -45,8 +45,18 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = self.project(F.relu6(self._filter(y)))
         return x + y if self.residual else y
+
+    def _filter(self, x: Tensor) -> Tensor:
+        """The depthwise layer."""
+        layer = self.depthwise
+        if layer.stride == (1, 1) or not (torch.is_grad_enabled() and x.is_cpu):
+            return layer(x)
+        # the same values: on a CPU the gradient of a strided depthwise convolution costs several
+        # times as much as that of one at every pixel, of which the others are dropped
+        dense = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=layer.groups)
+        return dense[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
 
 
 class MobileNetV2(nn.Module):
