@@ -17,7 +17,8 @@ from trtseg import bundle, cli
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "trtseg" / "data"
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "studies/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ROOT / "studies" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 RUN_HERE = ("segment", "demo", "info")

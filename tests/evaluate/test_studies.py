@@ -308,5 +308,5 @@ def test_only_methods_and_data_sets_meet(folder):
 
 def test_only_an_unknown_name(folder):
     study, paths = read_study(folder / "studies" / "1_small.json"), places(folder)
-    with pytest.raises(ValueError, match="no method or data set 'Snake'; methods: .*Matting"):
+    with pytest.raises(ValueError, match=r"no method or data set 'Snake'; methods: .*Matting"):
         run_study(study, paths, only=["Snake"], progress=False)
