@@ -111,6 +111,12 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     low = uniform(max(height // 4, 1), max(width // 4, 1))
     mask, before = empty(height, width, of=u8), empty(height, width, of=u8)
     upsampled, box = empty(height, width, of=f32), empty(4, of=i32)
+    both = torch.stack([points, points.flip(0) * 0.5])
+    drawn, scores = empty(4, height, width), uniform(MASKS)
+    shown = empty(height, width)
+    pixels = torch.randint(0, 256, (height, width, 3), generator=random).to(u8).to(device)
+    prepared = empty(3, max(height // 2, 1), max(width // 2, 1))
+    middle, unit = (127.5, 127.5, 127.5), (1 / 127.5, 1 / 127.5, 1 / 127.5)
     return [
         Case(
             "hypercolumn",
@@ -173,6 +179,24 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
             lambda m, s: m.compose_mask(low, 0.5, mask, upsampled, before, box, s),
             [upsampled, box],
             _size(low, mask, upsampled, before),
+        ),
+        Case(
+            "click_maps, 20 + 20 points",
+            lambda m, s: m.click_maps(both, drawn, 64.0, 2.0, s),
+            [drawn],
+            _size(drawn),
+        ),
+        Case(
+            "best_map",
+            lambda m, s: m.best_map(masks, scores, shown, s),
+            [shown],
+            2 * _size(shown),
+        ),
+        Case(
+            "prepare_image to 1/2",
+            lambda m, s: m.prepare_image(pixels, middle, unit, False, prepared, s),
+            [prepared],
+            _size(pixels, prepared),
         ),
     ]
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 import trtseg
 from trtseg import _cpu, ops
@@ -319,6 +320,60 @@ def compositions(name: str, repeat: int) -> list[Row]:
     return rows
 
 
+def click_maps(name: str, repeat: int) -> list[Row]:
+    """A click's guidance on the grid of stride 4 that `lite` has, and at the image's size."""
+    rows = []
+    for stride in (4, 1):
+        size = (SIZES[name][0] // stride, SIZES[name][1] // stride)
+        points = (np.random.default_rng(0).random((2, 10, 2)) * size).astype(np.float32)
+        out = np.empty((4, *size), np.float32)
+        tensors = [torch.from_numpy(kind) for kind in points]
+
+        def native(points: np.ndarray = points, out: np.ndarray = out) -> object:
+            return ops.click_maps(points, out, limit_px=64, sigma_px=2)
+
+        def plain(tensors: list[Tensor] = tensors, size: tuple[int, int] = size) -> object:
+            maps = [plain_ops.distance_map(kind, size, limit_px=64) for kind in tensors]
+            return torch.stack([*((m / -8 * m).exp() for m in maps), *(m / 64 for m in maps)])
+
+        case = f"10 + 10 clicks, 1/{stride}"
+        rows.append(compare("click_maps", case, name, native, plain, "torch", repeat))
+    return rows
+
+
+def best_maps(name: str, repeat: int) -> list[Row]:
+    size = (SIZES[name][0] // 4, SIZES[name][1] // 4)
+    maps = np.random.default_rng(0).random((6, *size), np.float32)
+    scores, out = np.arange(6, dtype=np.float32), np.empty(size, np.float32)
+
+    def other() -> object:
+        out[:] = maps[scores.argmax()]
+        return out
+
+    def native() -> object:
+        return ops.best_map(maps, scores, out)
+
+    return [compare("best_map", "6 maps, 1/4", name, native, other, "numpy", repeat)]
+
+
+def prepared_images(name: str, repeat: int) -> list[Row]:
+    """To the working size of `lite`."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZES[name], 3), np.uint8)
+    size = (432, 576)
+    mean, scale = (127.5, 127.5, 127.5), (1 / 127.5, 1 / 127.5, 1 / 127.5)
+    out = np.empty((3, *size), np.float32)
+
+    def other() -> object:
+        reduced = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)
+        return cv2.dnn.blobFromImage(reduced, 1 / 127.5, mean=mean)
+
+    def native() -> object:
+        return ops.prepare_image(pixels, out, mean=mean, scale=scale)
+
+    name_of_other = "cv2 INTER_AREA, blob"
+    return [compare("prepare_image", "to 576x432", name, native, other, name_of_other, repeat)]
+
+
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -362,6 +417,9 @@ def main() -> None:
         rows += guidances(name, arguments.repeat)
         rows += jaccards(name, arguments.repeat)
         rows += compositions(name, arguments.repeat)
+        rows += click_maps(name, arguments.repeat)
+        rows += best_maps(name, arguments.repeat)
+        rows += prepared_images(name, arguments.repeat)
     for case, peak in memory.items():
         print(f"peak memory of the process in {case}: {peak} MiB")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
