@@ -9,7 +9,6 @@ import torch
 from trtseg.nn.losses import (
     click_penalties,
     cross_entropy_losses,
-    expected_loss,
     hindsight,
     jaccard_losses,
     l1_losses,
@@ -136,13 +135,3 @@ def test_selection_loss():
     np.testing.assert_allclose(selection_loss(*arguments, 0.05), -(log_p * soft).sum(1))
     # the colder, the nearer to the paper's single best mask
     np.testing.assert_allclose(selection_loss(*arguments, 1e-4), hard, rtol=1e-3)
-
-
-def test_expected_loss_is_the_mean_of_draws_from_g():
-    scores = torch.tensor([[0.3, -1.2, 2.0], [50.0, 0.0, 0.0]])
-    losses = torch.tensor([[0.1, 0.5, 0.9], [0.2, 0.7, 0.4]])
-    p = np.exp(scores.numpy().astype(np.float64))
-    p /= p.sum(1, keepdims=True)
-    found = expected_loss(scores, losses)
-    np.testing.assert_allclose(found, (p * losses.numpy()).sum(1), rtol=1e-6)
-    np.testing.assert_allclose(found[1], 0.2, rtol=1e-6)  # a certain g pays what it chose

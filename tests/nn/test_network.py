@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.context import ContextNetwork, receptive_field
 from trtseg.nn.network import LatentDiversity, normalisation
-from trtseg.nn.select import AGREEMENT_WEIGHT, SelectionNetwork
+from trtseg.nn.select import AGREEMENT_WEIGHT, SelectionNetwork, expected_overlap
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 1)
 
@@ -124,17 +124,58 @@ def test_ablated_guidance_has_no_effect(changes, channels):
     assert torch.equal(network.add_guidance(base, guidance), network.add_guidance(base, other))
 
 
+def chooser(pooling: str, by: str, stride: int = 1) -> SelectionNetwork:
+    return SelectionNetwork(5, 4, (1,), stride, False, 3, slice(2, 5), pooling, by).double()
+
+
 def test_selection_pools_where_the_masks_disagree():
-    select = SelectionNetwork(5, 4, (1,), 1, False, 3, masks=slice(2, 5)).double()
+    select = chooser("disagreement", "probability")
     x = torch.rand(2, 5, 6, 9, dtype=torch.double)
     maps = select.head(select.context(x)).detach().numpy()
     masks = x[:, 2:5].numpy()
     weight = (masks.max(1) - masks.min(1) + AGREEMENT_WEIGHT)[:, None]
     expected = (maps * weight).sum((2, 3)) / weight.sum((2, 3))
-    np.testing.assert_allclose(select(x).detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(select.logits(x).detach().numpy(), expected, rtol=1e-12)
+    powers = np.exp(expected)
+    np.testing.assert_allclose(
+        select(x).detach().numpy(), powers / powers.sum(1, keepdims=True), rtol=1e-12
+    )
     x[:, 2:5] = 0.25  # they agree everywhere: what is left is global average pooling
     maps = select.head(select.context(x)).mean(dim=(2, 3))
-    torch.testing.assert_close(select(x), maps)
+    torch.testing.assert_close(select.logits(x), maps)
+
+
+@pytest.mark.parametrize("size", [(6, 9), (1, 1), (33, 65)])
+def test_selection_by_expected_overlap(size):
+    select = chooser("mean", "overlap")
+    x = torch.rand(2, 5, *size, dtype=torch.double)
+    masks = x[:, 2:5].numpy()
+    p = select.logits(x).softmax(1).detach().numpy()
+    expected = np.zeros((2, 3))
+    for image in range(2):
+        for m in range(3):
+            for k in range(3):
+                one, other = masks[image, m], masks[image, k]
+                jaccard = np.minimum(one, other).sum() / np.maximum(one, other).sum()
+                expected[image, m] += p[image, k] * jaccard
+    np.testing.assert_allclose(select(x).detach().numpy(), expected, rtol=1e-12)
+
+
+def test_expected_overlap_prefers_what_is_nearly_right_whatever_was_meant():
+    # two rivals without overlap, and a mask that shares half with either
+    masks = torch.zeros(1, 3, 1, 8)
+    masks[0, 0, 0, :4] = masks[0, 1, 0, 4:] = masks[0, 2, 0, 1:7] = 1
+    found = expected_overlap(masks, torch.tensor([[0.36, 0.34, 0.3]]))
+    torch.testing.assert_close(found, torch.tensor([[0.36 + 0.3 * 3 / 7, 0.34 + 0.3 * 3 / 7,
+                                                     0.7 * 3 / 7 + 0.3]]))  # fmt: skip
+    assert found.argmax() == 2
+    assert torch.isfinite(expected_overlap(torch.zeros(1, 2, 3, 3), torch.ones(1, 2) / 2)).all()
+
+
+def test_logits_need_a_g():
+    network = LatentDiversity(NetworkConfig(encoder="none", width=4, dilations=(1,), candidates=1))
+    with pytest.raises(ValueError, match="by rank"):
+        network.select_logits(*[torch.zeros(1, 1, 2, 2)] * 3)
 
 
 def test_lite_works_on_a_grid_of_stride_four():
@@ -161,7 +202,7 @@ def test_lite_works_on_a_grid_of_stride_four():
         ({"select_pooling": "max"}, "select_pooling: expected one of mean, disagreement"),
         (
             {"select_pooling": "disagreement", "select_inputs": ("guidance",)},
-            "needs 'masks' among select_inputs",
+            "need 'masks' among select_inputs",
         ),
     ],
 )

@@ -90,7 +90,7 @@ def select(
     channels: int = 64,
     size: tuple[object, object] = ("h", "w"),
 ) -> Path:
-    """The selector g: guidance, masks and image through dilated layers to M logits."""
+    """The selector g: guidance, masks and image through dilated layers to M scores."""
     graph = _Graph(dtype)
     x = graph.node("Concat", ["guidance", "masks", "image"], "joined", axis=1)
     inside = guidance + candidates + 3
@@ -100,7 +100,8 @@ def select(
         inside = channels
     x = graph.convolution(x, "head", (channels, candidates), 1)
     x = graph.node("GlobalAveragePool", [x], "pooled")
-    graph.node("Flatten", [x], "scores", axis=1)
+    x = graph.node("Flatten", [x], "logits", axis=1)
+    graph.node("Softmax", [x], "scores", axis=1)
     inputs = {
         "guidance": [1, guidance, *size],
         "masks": [1, candidates, *size],

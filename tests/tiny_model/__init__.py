@@ -71,9 +71,10 @@ def graphs(
     n, v = _conv("judge", "all", "map", rng.normal(0, 1, (candidates, total, 1, 1)))
     concat = helper.make_node("Concat", list(inputs), ["all"], axis=1)
     pool = helper.make_node("GlobalAveragePool", ["map"], ["pooled"])
-    flat = helper.make_node("Flatten", ["pooled"], ["scores"])
+    flat = helper.make_node("Flatten", ["pooled"], ["raw_scores"])
+    share = helper.make_node("Softmax", ["raw_scores"], ["scores"], axis=1)
     select = _model(
-        [concat, *n, pool, flat],
+        [concat, *n, pool, flat, share],
         v,
         {name: [1, sizes[name], "H", "W"] for name in inputs},
         {"scores": [1, candidates]},

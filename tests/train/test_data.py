@@ -39,6 +39,7 @@ def test_a_sample_depends_on_its_index_and_the_seed_alone(data):
     assert not np.array_equal(crops(data)[5][0], crops(data, seed=1)[5][0])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 def test_batches_do_not_depend_on_the_workers(data):
     batches = []
     cv2.setNumThreads(1)

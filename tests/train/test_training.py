@@ -130,11 +130,11 @@ class Seen(torch.nn.Module):
 
     def __init__(self, count):
         super().__init__()
-        self.logits = torch.nn.Parameter(torch.linspace(0, 1, count))
+        self.fixed = torch.nn.Parameter(torch.linspace(0, 1, count))
 
-    def forward(self, x):
+    def logits(self, x):
         self.x = x
-        return self.logits.expand(len(x), -1)
+        return self.fixed.expand(len(x), -1)
 
 
 def test_shuffled_masks_bring_their_targets_along(config):
@@ -161,7 +161,7 @@ def test_shuffled_masks_bring_their_targets_along(config):
         1 - _iou(F.interpolate(plain, size=32, mode="bilinear")[:, m], batch.targets)
         for m in range(3)
     ], dim=1)  # fmt: skip
-    log_p = network.select.logits.detach().log_softmax(0)
+    log_p = network.select.fixed.detach().log_softmax(0)
     orders = set()
     for step in range(6):
         loss, seen, _ = losses[True, step]

@@ -58,7 +58,7 @@ def contact_sheet(
         rgb: uint8 [H, W, 3].
         mask: uint8 [H, W].
         candidates: uint8 [M, H, W].
-        scores: [M], the probability of each to be the best.
+        scores: [M], see `Prediction.scores`.
         selected: which of them is framed.
         clicks: drawn on the left picture.
         height: of the sheet in pixels.

@@ -10,6 +10,7 @@ SEGMENTERS = ("can", "unet")
 SELECTORS = ("network", "rank")
 CLICK_MAPS = ("point", "gaussian", "none")
 SELECT_POOLINGS = ("mean", "disagreement")
+SELECT_RULES = ("probability", "overlap")
 SELECT_INPUTS = ("image", "guidance", "masks", "features")
 
 
@@ -41,6 +42,9 @@ class NetworkConfig:
         select_stride: grid cells per cell of g, by average pooling.
         select_pooling: how g's maps become scores: "mean" over all cells (the paper), or over
             those on which the masks disagree ("disagreement", beyond the paper).
+        select_by: which mask is selected: the one most probably the best ("probability", the
+            paper), or the one with the largest expected overlap ("overlap", beyond the paper; see
+            `trtseg.nn.select.expected_overlap`).
         working_long_side_px: the longer side of the working image at inference.
     """
 
@@ -63,6 +67,7 @@ class NetworkConfig:
     select_dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 1)
     select_stride: int = 1
     select_pooling: str = "mean"
+    select_by: str = "probability"
     working_long_side_px: int = 640
 
     def __post_init__(self) -> None:
@@ -72,6 +77,7 @@ class NetworkConfig:
             ("select", SELECTORS),
             ("click_map", CLICK_MAPS),
             ("select_pooling", SELECT_POOLINGS),
+            ("select_by", SELECT_RULES),
         ):
             value = getattr(self, name)
             if value not in allowed:
@@ -83,8 +89,13 @@ class NetworkConfig:
                 raise ValueError(
                     f"select_inputs: expected of {', '.join(SELECT_INPUTS)}, got {value!r}"
                 )
-        if self.select_pooling == "disagreement" and "masks" not in self.select_inputs:
-            raise ValueError("select_pooling 'disagreement': needs 'masks' among select_inputs")
+        if "masks" not in self.select_inputs and (
+            self.select_pooling == "disagreement" or self.select_by == "overlap"
+        ):
+            raise ValueError(
+                "select_pooling 'disagreement' and select_by 'overlap': need 'masks' among "
+                "select_inputs"
+            )
         for name in ("width", "base_stride", "candidates", "select_width", "select_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -132,6 +143,8 @@ def lite_config(**changes: Any) -> NetworkConfig:
         "select_width": 32,
         "select_dilations": (1, 2, 4, 8, 1),
         "select_stride": 2,
+        "select_pooling": "disagreement",
+        "select_by": "overlap",
         "working_long_side_px": 384,
     }
     return NetworkConfig(**{**values, **changes})

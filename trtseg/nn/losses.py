@@ -132,16 +132,3 @@ def selection_loss(scores: Tensor, losses: Tensor, temperature: float) -> Tensor
     if temperature == 0:
         return -log_probability.gather(1, losses.argmin(1, keepdim=True))[:, 0]
     return -(log_probability * (-losses / temperature).softmax(1)).sum(1)
-
-
-def expected_loss(scores: Tensor, losses: Tensor) -> Tensor:
-    """The loss of a mask drawn with g's probabilities, sum_m softmax(scores)_m losses_m; [B].
-
-    Beyond the paper: a wrong choice costs what it loses in overlap, so near-equal masks and
-    objects on which every mask fails do not drown the choices that matter.
-
-    Args:
-        scores: logits [B, M].
-        losses: [B, M] of the masks.
-    """
-    return (scores.softmax(1) * losses).sum(1)

@@ -102,8 +102,8 @@ class LatentDiversity(nn.Module):
             "masks": config.candidates,
             "features": config.width,
         }
-        masks = None
-        if config.select_pooling == "disagreement":
+        masks = slice(0)
+        if "masks" in config.select_inputs:
             before = config.select_inputs[: config.select_inputs.index("masks")]
             first = sum(sizes[name] for name in before)
             masks = slice(first, first + config.candidates)
@@ -115,6 +115,8 @@ class LatentDiversity(nn.Module):
             config.residual,
             config.candidates,
             masks,
+            config.select_pooling,
+            config.select_by,
         )
 
     def effective_guidance_weight(self) -> Tensor:
@@ -150,15 +152,34 @@ class LatentDiversity(nn.Module):
     def scores(
         self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None = None
     ) -> Tensor:
-        """g: logits [B, M]. Without a selection network the order of the masks decides.
+        """g: [B, M] in [0, 1], see `NetworkConfig.select_by`; the largest is selected.
+
+        Without a selection network the order of the masks decides.
 
         Args:
             image: [B, 3, H, W], normalised and averaged to the grid; where g reads it.
         """
         if self.select is None:
             order = torch.arange(masks.shape[1], device=masks.device, dtype=masks.dtype)
-            return (-order).expand(masks.shape[0], -1)
+            return (1 / (1 + order)).expand(masks.shape[0], -1)
+        return self.select(self._select_input(masks, guidance, features, image))
+
+    def select_logits(
+        self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None = None
+    ) -> Tensor:
+        """g before its softmax, [B, M]; arguments as of `scores`.
+
+        Raises:
+            ValueError: the network has no g.
+        """
+        if self.select is None:
+            raise ValueError("this network selects by rank: there are no logits")
+        return self.select.logits(self._select_input(masks, guidance, features, image))
+
+    def _select_input(
+        self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None
+    ) -> Tensor:
         inputs = {"guidance": guidance, "masks": masks, "features": features}
         if image is not None:
             inputs["image"] = image
-        return self.select(torch.cat([inputs[name] for name in self.config.select_inputs], dim=1))
+        return torch.cat([inputs[name] for name in self.config.select_inputs], dim=1)

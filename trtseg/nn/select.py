@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,18 +10,43 @@ from trtseg.nn.context import ContextLayers
 
 # of a cell on which all masks agree, where a cell on which they differ wholly weighs 1
 AGREEMENT_WEIGHT = 0.02
+# of the union of two empty masks, as `expected_overlap` sums it
+EMPTY = 1e-4
+
+
+def expected_overlap(masks: Tensor, probability: Tensor) -> Tensor:
+    """sum_k p_k J(B_m, B_k) of every mask m: its overlap with the object, as far as is known.
+
+    J = sum min(A, B) / sum max(A, B) is the relaxed Jaccard index (LD eq. 3), and the object is
+    taken to be mask k with probability p_k. Choosing by it prefers a mask that is nearly right
+    whatever was meant to one that is exactly right a little more often.
+
+    Args:
+        masks: [B, M, H, W] in [0, 1].
+        probability: [B, M], sums to 1 over M.
+
+    Returns:
+        [B, M] in [0, 1].
+    """
+    one, other = masks[:, :, None], masks[:, None]
+    # rows are averaged before they are summed: FP16 could not hold the sum over a large image
+    intersection = torch.minimum(one, other).mean(-1).sum(-1)
+    union = torch.maximum(one, other).mean(-1).sum(-1)
+    return (intersection / union.clamp_min(EMPTY) * probability[:, None]).sum(2)
 
 
 class SelectionNetwork(nn.Module):
-    """Context layers, 1x1 to M maps, pooling over the cells: M logits [B, M].
+    """Context layers, 1x1 to M maps, pooling over the cells to M logits, and scores of these.
 
     Input: what it reads, concatenated along channels, [B, C, H, W] on f's grid; reduced
-    `stride` times by average pooling first.
+    `stride` times by average pooling first. Output: scores [B, M] in [0, 1]; the largest wins.
 
     Args:
-        masks: where the M masks are among the input's channels, to pool the maps where the
-            masks disagree: what no hypothesis contests says nothing about which is best, and a
-            small object would drown in it. None is global average pooling (the paper).
+        masks: where the M masks are among the input's channels.
+        pooling: how maps become logits, see `NetworkConfig.select_pooling`. Pooled where the masks
+            disagree: what no hypothesis contests says nothing about which is best, and a small
+            object would drown in it.
+        by: what the scores are, see `NetworkConfig.select_by`.
     """
 
     def __init__(
@@ -31,19 +57,33 @@ class SelectionNetwork(nn.Module):
         stride: int,
         residual: bool,
         candidates: int,
-        masks: slice | None = None,
+        masks: slice,
+        pooling: str,
+        by: str,
     ) -> None:
         super().__init__()
-        self.stride, self.masks = stride, masks
+        self.stride, self.masks, self.pooling, self.by = stride, masks, pooling, by
         self.context = ContextLayers(channels_in, width, dilations, residual)
         self.head = nn.Conv2d(width, candidates, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride > 1:
-            # ceil_mode keeps the last row and column of a size that does not divide
-            x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+        x = self._reduce(x)
+        probability = self._pooled(x).softmax(1)
+        if self.by == "probability":
+            return probability
+        return expected_overlap(x[:, self.masks], probability)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, M], what is trained (LD eq. 6)."""
+        return self._pooled(self._reduce(x))
+
+    def _reduce(self, x: Tensor) -> Tensor:
+        # ceil_mode keeps the last row and column of a size that does not divide
+        return F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x
+
+    def _pooled(self, x: Tensor) -> Tensor:
         maps = self.head(self.context(x))
-        if self.masks is None:
+        if self.pooling == "mean":
             return maps.mean(dim=(2, 3))
         masks = x[:, self.masks]
         disagreement = masks.amax(1, keepdim=True) - masks.amin(1, keepdim=True)

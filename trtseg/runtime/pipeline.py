@@ -40,7 +40,7 @@ class Candidates:
 
     Attributes:
         maps: probabilities [M, H, W] on the base grid, in the backend's memory.
-        scores: float32 [M], the selector's logits; all 0 without a selector: the first map leads.
+        scores: float32 [M], the selector's; all 0 without a selector: the first map leads.
         mask: uint8 on the host, of the size that was asked for: the mask of the leading map; None
             where it was not asked for, or the backend composes no masks on the way.
         guidance_ms, segment_ms, select_ms: what the phases took; a replayed graph is one phase,

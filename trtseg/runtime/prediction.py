@@ -28,8 +28,9 @@ class Prediction:
         changed: box (x0, y0, x1, y1), half open, around the pixels that differ from the mask
             before; None when none does.
         selected: index of the shown candidate; -1 before the first click.
-        scores: float32 [M], the probability of each candidate to be the best one, by the model's
-            selector; sums to 1. Empty before the first click.
+        scores: float32 [M], what the model's selector thinks of each candidate, 0 to 1: of `lite`
+            the overlap with the object to expect (of a model that selects as the paper does, the
+            probability to be the best one). Empty before the first click, 0 without a selector.
         clicks: the clicks that led here.
         timing: what it took.
     """
@@ -49,7 +50,7 @@ class Prediction:
         if changed is not None:
             self.changed = (changed[1], changed[0], changed[3], changed[2])
         self.selected = snapshot.selected
-        self.scores = _softmax(snapshot.scores)
+        self.scores = _scores(snapshot.scores)
         self.clicks: tuple[Click, ...] = snapshot.clicks
         self.timing = timing
         self._snapshot, self._threshold, self._source = snapshot, threshold, source
@@ -181,11 +182,8 @@ def _given_mask(snapshot: Snapshot, size: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(snapshot.given, count=size[0] * size[1]).reshape(size)
 
 
-def _softmax(scores: np.ndarray | None) -> np.ndarray:
-    if scores is None:
-        return _read_only(np.zeros(0, np.float32))
-    powers = np.exp(scores - scores.max())
-    return _read_only((powers / powers.sum()).astype(np.float32))
+def _scores(scores: np.ndarray | None) -> np.ndarray:
+    return _read_only(np.zeros(0, np.float32) if scores is None else scores.astype(np.float32))
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

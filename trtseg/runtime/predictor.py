@@ -79,7 +79,7 @@ class Predictor:
 
         Returns:
             masks: bool (or float32 logits) [C, H, W], of the image's size.
-            scores: float32 [C], each mask's probability to be the best one.
+            scores: float32 [C], see `Prediction.scores`.
             logits: float32 [C, h, w], of the network's size, fit for `mask_input`.
 
         Raises:

@@ -34,7 +34,7 @@ class Snapshot:
         clicks: all clicks that count, the oldest first.
         region: where `maps` lie in the image.
         maps: probabilities [M, H, W] on the base grid; None while nothing is selected.
-        scores: float32 [M] logits of the selector.
+        scores: float32 [M] of the selector.
         selected: index of the map that is shown; -1 while nothing is selected.
         wide: the last map [H, W] over all that was encoded, before any focus crop.
         surround: in a crop, what its border fades into, float32 [H, W].

@@ -16,7 +16,6 @@ from trtseg.train.parse import build, read_json
 
 BUNDLE_PREFIX = "bundle:"
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")
-SELECT_KINDS = ("cross_entropy", "expected")
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class LossConfig:
         cross_entropy_weight: of mean cross-entropy added to the data term.
         penalty_weight: of the clicks' soft constraints; 0 is the ablation without them.
         diversity_weight: lambda's factor in LD eq. 7.
-        select_kind: loss of g: "cross_entropy" (the paper), or "expected", see `expected_loss`.
-        select_temperature: of the cross-entropy, see `selection_loss`; 0 is the paper.
+        select_temperature: of g's loss, see `selection_loss`; 0 is the paper.
         shuffle_masks: g sees the masks in random order (the paper).
         native: use the project's kernels; false takes torch's own functions, for a CUDA device
             without `trtseg._cuda`.
@@ -39,7 +37,6 @@ class LossConfig:
     cross_entropy_weight: float = 0.0
     penalty_weight: float = 1.0
     diversity_weight: float = 0.01
-    select_kind: str = "cross_entropy"
     select_temperature: float = 0.0
     shuffle_masks: bool = True
     native: bool = True
@@ -47,9 +44,6 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.kind not in DATA_TERMS:
             raise ValueError(f"kind: expected one of {', '.join(DATA_TERMS)}, got {self.kind!r}")
-        if self.select_kind not in SELECT_KINDS:
-            raise ValueError(f"select_kind: expected one of {', '.join(SELECT_KINDS)}, "
-                             f"got {self.select_kind!r}")
         for name in ("cross_entropy_weight", "penalty_weight", "diversity_weight",
                      "select_temperature"):
             _at_least(self, name, 0)

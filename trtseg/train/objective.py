@@ -13,7 +13,6 @@ from trtseg.nn.guidance import guidance_maps
 from trtseg.nn.losses import (
     click_penalties,
     cross_entropy_losses,
-    expected_loss,
     hindsight,
     jaccard_losses,
     l1_losses,
@@ -22,6 +21,7 @@ from trtseg.nn.losses import (
     selection_loss,
 )
 from trtseg.nn.network import LatentDiversity, normalisation
+from trtseg.nn.select import expected_overlap
 from trtseg.train.clicks import correction_click
 from trtseg.train.config import TrainConfig
 from trtseg.train.data import Batch, pad_clicks
@@ -190,13 +190,13 @@ class Objective(nn.Module):
             order = torch.from_numpy(rng.permutation(masks.shape[1])).to(masks.device)
             masks, jaccard = masks[:, order], jaccard[:, order]
         with self._autocast():
-            scores = self.network.scores(masks, guidance, features, grid_image)
-        scores = scores.float()
-        if loss.select_kind == "expected":
-            total = expected_loss(scores, jaccard).mean()
-        else:
-            total = selection_loss(scores, jaccard, loss.select_temperature).mean()
-        return total, jaccard.gather(1, scores.argmax(1, keepdim=True))[:, 0]
+            logits = self.network.select_logits(masks, guidance, features, grid_image)
+        logits = logits.float()
+        total = selection_loss(logits, jaccard, loss.select_temperature).mean()
+        chosen = logits.argmax(1)
+        if self.config.network.select_by == "overlap":
+            chosen = expected_overlap(masks, logits.softmax(1)).argmax(1)
+        return total, jaccard.gather(1, chosen[:, None])[:, 0]
 
 
 def _enlarge(masks: Tensor, size: Sequence[int]) -> Tensor:
