@@ -27,7 +27,7 @@ MULTIPLE_PX = 32
 
 
 def _parameters(network: LatentDiversity) -> bytes:
-    arrays = {
+    arrays: dict[str, Any] = {
         "guidance_weight": network.effective_guidance_weight().detach().numpy(),
         "bias": network.bias.detach().numpy(),
     }

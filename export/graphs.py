@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import warnings
 from dataclasses import dataclass
 
@@ -32,6 +31,7 @@ class _Encode(nn.Module):
 
     def __init__(self, network: LatentDiversity) -> None:
         super().__init__()
+        assert network.encoder is not None
         self.encoder = network.encoder
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -56,6 +56,7 @@ class _Select(nn.Module):
 
     def __init__(self, network: LatentDiversity) -> None:
         super().__init__()
+        assert network.select is not None
         self.select = network.select
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
@@ -153,9 +154,8 @@ def export_graph(
             dynamic_shapes=shapes,
             verbose=False,
         )
-        buffer = io.BytesIO()
-        program.save(buffer)
-    model = onnx.load_from_string(buffer.getvalue())
+        assert program is not None  # it is, with dynamo
+        model = program.model_proto
     _strip_traces(model)
     return model
 

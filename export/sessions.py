@@ -41,7 +41,7 @@ def _samples(
         return
     from trtseg.evaluate.datasets import open_dataset
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(Path(data))
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
         sample = dataset[int(index)]
         yield sample.image, sample.mask

@@ -7,6 +7,7 @@ competitor in the benchmark. Signatures are those of `trtseg.nn.ops` without `ou
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -51,10 +52,11 @@ def hypercolumn(
     image_weight: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    total = sum(
+    wide = [
         F.interpolate(level[None], size, mode="bilinear", align_corners=False)[0]
         for level in levels
-    )
+    ]
+    total = functools.reduce(torch.add, wide)
     if image is not None and image_weight is not None:
         total = total + torch.einsum("ci,ihw->chw", image_weight, image)
     if bias is not None:
