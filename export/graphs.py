@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from dataclasses import dataclass
 
@@ -141,8 +142,10 @@ def export_graph(
         shapes: tuple = ([free] * len(inputs),)
     else:
         arguments, shapes = tuple(inputs.values()), (free,)
-    with warnings.catch_warnings():
-        # the exporter warns of its own internals
+    # the exporter tells of its own internals, and of libraries that nothing here needs
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    # without gradients: layers may have a form of their own for training
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,

@@ -57,6 +57,14 @@ def test_graphs_equal_torch_at_all_sizes(variant: str, lite) -> None:
     assert not beyond({"graphs": verify_graphs(network, graphs)}, Limits())
 
 
+def test_a_strided_layer_is_exported_as_one(lite) -> None:
+    # not in the form that trains faster: at every pixel, and three quarters of it dropped
+    nodes = lite[1]["encoder"]["fp32"].graph.node
+    assert not [node for node in nodes if node.op_type == "Slice"]
+    assert sum(list(attribute.ints) == [2, 2] for node in nodes for attribute in node.attribute
+               if attribute.name == "strides") == 6  # fmt: skip
+
+
 def test_initialisers_are_named_as_in_the_state_dict(lite) -> None:
     network, graphs = lite
     state = network.state_dict()
