@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from trtseg.errors import CheckpointError
-from trtseg.nn.mobilenet import TAP_CHANNELS, MobileNetV2
+from trtseg.nn.mobilenet import TAP_CHANNELS, InvertedResidual, MobileNetV2
 
 
 def test_taps():
@@ -57,3 +58,22 @@ def test_shared_weights_load(weights_folder):
     network.load_imagenet(weights_folder / "tf2_mobilenet_v2_1.0_224_ptq_dequant.npz")
     with torch.no_grad():
         assert all(torch.isfinite(tap).all() for tap in network(torch.zeros(1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 1), (33, 65)])
+def test_the_form_for_training_has_the_values_and_gradients_of_the_strided_layer(size):
+    torch.manual_seed(0)
+    block = InvertedResidual(4, 6, 2, 2).double()
+    x = torch.randn(2, 4, *size, dtype=torch.double)
+    with torch.no_grad():
+        expected = block(x)
+    torch.testing.assert_close(block(x), expected)
+    block(x).square().sum().backward()
+    found = {name: parameter.grad.clone() for name, parameter in block.named_parameters()}
+    block.zero_grad()
+    y = F.relu6(block.expand(x))
+    layer = block.depthwise
+    y = F.conv2d(y, layer.weight, layer.bias, 2, 1, groups=layer.groups)
+    block.project(F.relu6(y)).square().sum().backward()
+    for name, parameter in block.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad)
