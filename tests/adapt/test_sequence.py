@@ -1,5 +1,7 @@
 """Sequence adaptation: one step per image, a state that survives."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -198,6 +200,55 @@ def test_a_state_of_other_layers_or_damaged_is_refused(segmenter, importance, ph
         sequence.load(tmp_path / "state")
     with pytest.raises(CheckpointError):
         sequence.load(tmp_path / "nothing")
+
+
+def test_an_empty_folder_is_a_fresh_state(learner, photo, tmp_path):
+    sequence = Sequence(learner, "sequence", state=tmp_path)
+    _run(sequence, [photo])
+    assert Sequence(learner, "sequence", state=tmp_path).images == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_at_once(learner, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "state", tmp_path / "file"):
+        with pytest.raises(CheckpointError, match="no folder to write to"):
+            Sequence(learner, "sequence", state=place)
+
+
+def test_another_sequences_state_is_not_overwritten(learner, photo, tmp_path):
+    one = Sequence(learner, "sequence", state=tmp_path / "state")
+    other = Sequence(learner, "sequence", state=tmp_path / "state")
+    _run(one, [photo])
+    with pytest.raises(CheckpointError, match="1 images and this sequence from 0: another"):
+        _run(other, [photo])
+    assert other.images == 0
+    assert other.weights.same_values(learner.initial.values)
+    _run(one, [photo])
+    assert Sequence(learner, "sequence", state=tmp_path / "state").images == 2
+
+
+def test_image_mode_has_no_state(learner, tmp_path):
+    with pytest.raises(ValueError, match="state: 'image' carries nothing"):
+        Sequence(learner, "image", state=tmp_path)
+
+
+def test_an_incomplete_state_is_refused(learner, photo, tmp_path):
+    sequence = Sequence(learner, "sequence")
+    _run(sequence, [photo])
+    sequence.save(tmp_path / "state")
+    state = json.loads((tmp_path / "state" / "state.json").read_text())
+    del state["images"]
+    (tmp_path / "state" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="images"):
+        Sequence(learner, "sequence", state=tmp_path / "state")
+
+
+def test_a_submitted_click_teaches(learner, photo):
+    sequence = Sequence(learner, "sequence")
+    with sequence.image(photo, focus=None) as session:
+        future = session.submit_click(*CLICKS[0])
+    assert future.done()
+    assert sequence.images == 1
 
 
 def test_by_name_in_the_api(segmenter, importance, photo, tmp_path):

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     segmenter = Segmenter.load(args.model, threads=args.threads)
     config = chosen_config(segmenter.bundle)
-    config = replace(config, image=replace(config.image, budget_ms=args.budget_ms))
+    if args.budget_ms is not None:
+        config = replace(config, image=replace(config.image, budget_ms=args.budget_ms))
     source = Source(str(args.folder.resolve()), shift=args.shift, objects=args.objects)
     experiment = Experiment(
         (source,),
@@ -64,9 +65,11 @@ def run(args: argparse.Namespace) -> int:
         records = Records(Path(folder) / "records.jsonl")
         try:
             run_all(experiment, Path("/"), records, bundle_subject(segmenter))
+            status = 0
         except KeyboardInterrupt:
             print("interrupted: showing what is there", file=sys.stderr)
+            status = 130
         print(markdown(experiment, summarise(experiment, records)))
         plot_sequences(experiment, records, args.output)
     print(args.output, file=sys.stderr)
-    return 0
+    return status

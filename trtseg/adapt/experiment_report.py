@@ -77,7 +77,7 @@ def markdown(experiment: Experiment, summary: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['source']} | {row['objects']} | {label} | {row['clicks']:.2f} | {change} "
             f"| {row['failures']} | {row['iou_1']:.3f} | {row['respected']:.1%} "
-            f"| {row['click_ms_median']} |"
+            f"| {'-' if row['click_ms_median'] is None else row['click_ms_median']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -49,7 +49,11 @@ def run(args: argparse.Namespace) -> int:
 
     notes = {}
     if args.config is not None:
-        notes["config"] = json.dumps(asdict(config_from_json(args.config.read_text())))
+        try:
+            config = config_from_json(args.config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{args.config}: {error}") from None
+        notes["config"] = json.dumps(asdict(config))
     early = (Path(args.model) / "state.json").is_file()
     subject = early_fusion_subject(Path(args.model)) if early else bundle_subject(args.model)
     if subject.path.exists() and not args.force:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,16 +33,17 @@ class Sequence:
         learner: the model.
         adapt: "image" (every object begins with the model's own weights), "sequence" (one step
             after every image) or "both".
-        state: a folder in which the state is kept: read now if it is there, and replaced
-            atomically after every image.
+        state: a folder in which the state is kept: read now if it is there and not empty, and
+            replaced atomically after every image. One sequence at a time may keep its state in a
+            folder: what another one has written meanwhile is not overwritten. "image" has no state.
 
     Attributes:
         images: how many have been learnt from.
         weights: with which the next image begins.
 
     Raises:
-        ValueError: an unknown mode.
-        CheckpointError: `state` is damaged or of another model.
+        ValueError: an unknown mode, or a state for "image".
+        CheckpointError: `state` is damaged, of another model, or where nothing can be written.
     """
 
     def __init__(
@@ -53,7 +55,12 @@ class Sequence:
         self.images = 0
         self.weights = learner.initial
         self._state = None if state is None else Path(state)
-        if self._state is not None and self._state.exists():
+        if self._state is None:
+            return
+        if adapt == "image":
+            raise ValueError("state: 'image' carries nothing from image to image; expected None")
+        _check_writable(self._state)
+        if _is_there(self._state):
             self.load(self._state)
 
     @property
@@ -67,8 +74,8 @@ class Sequence:
     ) -> Iterator[Session]:
         """A session on the next image; leaving the block normally is what teaches.
 
-        An exception inside the block, or during the step, leaves the sequence as it was: only
-        that image is lost.
+        Clicks that were submitted and not answered yet are waited for. An exception inside the
+        block, or during the step, leaves the sequence as it was: only that image is lost.
 
         Args:
             image: as `Segmenter.encode` takes it, or what it gave.
@@ -83,10 +90,16 @@ class Sequence:
         adapter = ClickAdapter(self.learner, lambda: base, adapts=self.adapt != "sequence")
         session = segmenter.session(encoded, adapt=adapter, **options)
         yield session
+        session.wait()
         self.learn_from(session)
 
     def learn_from(self, session: Session) -> Report:
-        """One step on what a session ended with; does nothing without a positive click."""
+        """One step on what a session ended with; does nothing without a positive click.
+
+        Raises:
+            CheckpointError: another sequence has written to the state's folder. This one goes on
+                as it was before the image.
+        """
         if self.adapt == "image" or not any(click.positive for click in session.clicks):
             return Report()
         learner = self.learner
@@ -107,6 +120,7 @@ class Sequence:
         )
         images = self.images + 1
         if self._state is not None:
+            self._expect_own(self._state)
             self._write(self._state, weights, images)
         self.weights, self.images = weights, images
         return weights.report
@@ -114,6 +128,16 @@ class Sequence:
     def save(self, path: str | Path) -> None:
         """Write the state to a folder; an interruption leaves the old one or the new one whole."""
         self._write(Path(path), self.weights, self.images)
+
+    def _expect_own(self, path: Path) -> None:
+        if not _is_there(path):
+            return
+        kept = read_checkpoint(path)[1].get("images")
+        if kept != self.images:
+            raise CheckpointError(
+                f"{path}: has learnt from {kept} images and this sequence from {self.images}: "
+                "another one keeps its state there"
+            )
 
     def _write(self, path: Path, weights: AdaptedWeights, images: int) -> None:
         tensors = {
@@ -147,10 +171,24 @@ class Sequence:
             raise CheckpointError(f"{path}: other layers are adapted there")
         if any(parts["values"][name].shape != initial[name].shape for name in initial):
             raise CheckpointError(f"{path}: the weights have other shapes")
-        self.weights = AdaptedWeights(
-            parts["values"], parts["first"], parts["second"], int(state["adam_step"])
-        )
-        self.images = int(state["images"])
+        try:
+            step, images = int(state["adam_step"]), int(state["images"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: {error!r} in a sequence's state") from None
+        self.weights = AdaptedWeights(parts["values"], parts["first"], parts["second"], step)
+        self.images = images
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a state is kept there: an empty folder is one to begin in."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
+def _check_writable(path: Path) -> None:
+    # now, and not when a first image has been worked on
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise CheckpointError(f"{path}: cannot be written: {place} is no folder to write to")
 
 
 def _final(learner: Learner, session: Session) -> tuple[Observation, np.ndarray]:

@@ -21,6 +21,8 @@ class LatestWorker:
         self._lock = threading.Lock()
         self._waiting: tuple[Callable[[Future], None], Future] | None = None
         self._running = False
+        self._idle = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
 
     def submit(self, job: Callable[[Future], None]) -> Future[Any]:
         """Queue a job; one that was still waiting is cancelled."""
@@ -32,12 +34,22 @@ class LatestWorker:
             replaced[1].cancel()
         if start:
             try:
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                self._thread.start()
             except RuntimeError:  # no thread to be had: the next submission tries again
                 with self._lock:
                     self._waiting, self._running = None, False
+                    self._idle.notify_all()
                 raise
         return future
+
+    def wait(self) -> None:
+        """Return once no job runs or waits; at once on the worker's own thread."""
+        if threading.current_thread() is self._thread:
+            return
+        with self._lock:
+            while self._running:
+                self._idle.wait()
 
     def _work(self) -> None:
         while True:
@@ -45,6 +57,7 @@ class LatestWorker:
                 taken, self._waiting = self._waiting, None
                 if taken is None:
                     self._running = False
+                    self._idle.notify_all()
                     return
             job, future = taken
             try:

@@ -173,9 +173,10 @@ class Segmenter:
                 (which needs torch).
 
         Raises:
-            TypeError: not an encoding.
+            TypeError: not an encoding, or adapt is neither a name nor an adapter.
             ValueError: made by another model, or an unknown value for focus or adapt.
             BundleError: the model cannot be adapted, or has no importance weights beside it.
+            BackendUnavailable: adapt without torch.
         """
         if not isinstance(encoded, EncodedImage):
             raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
@@ -185,10 +186,11 @@ class Segmenter:
             raise ValueError(f"focus: expected 'auto' or None, got {focus!r}")
         adapter: Adapter | None
         if isinstance(adapt, str):
-            # By name, since nothing in the runtime may import torch before it is asked for.
-            adapter = importlib.import_module("trtseg.adapt").adapter(self, adapt)
-        else:
+            adapter = _adaptation().adapter(self, adapt)
+        elif adapt is None or hasattr(adapt, "adapt"):
             adapter = adapt
+        else:
+            raise TypeError(f"adapt: expected 'image', an adapter or None, got {adapt!r}")
         adopted = self.pipeline.adopt(encoded)
         return Session(self.pipeline, adopted, focus=focus == "auto", adapter=adapter)
 
@@ -203,10 +205,12 @@ class Segmenter:
             options: of `trtseg.adapt.sequence`, for instance a folder in which to keep the state.
 
         Raises:
-            ValueError: an unknown mode.
+            ValueError: an unknown mode, or a state for "image".
             BundleError: the model cannot be adapted, or has no importance weights beside it.
+            CheckpointError: the state is damaged, of another model, or cannot be written.
+            BackendUnavailable: torch is not installed.
         """
-        return importlib.import_module("trtseg.adapt").sequence(self, adapt, **options)
+        return _adaptation().sequence(self, adapt, **options)
 
     def memory_plan(self, height: int, width: int) -> MemoryPlan:
         """Bytes that an image of this size will take.
@@ -224,6 +228,18 @@ class Segmenter:
 
     def __repr__(self) -> str:
         return f"Segmenter({self.bundle.name!r}, {self.engines.description})"
+
+
+def _adaptation() -> Any:
+    """`trtseg.adapt`, by name: nothing in the runtime may import torch before it is asked for."""
+    try:
+        return importlib.import_module("trtseg.adapt")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise BackendUnavailable(
+            "learning from corrections needs torch; pip install trtseg[train]"
+        ) from None
 
 
 def _checked_region(

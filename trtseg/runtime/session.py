@@ -260,6 +260,10 @@ class Session:
 
         return self._worker.submit(job)
 
+    def wait(self) -> None:
+        """Return once every click given to `submit_click` is answered or dropped."""
+        self._worker.wait()
+
     def _move(self, step: int, name: str, out: np.ndarray | None) -> Prediction:
         self._check_out(out)
         with self._lock:
