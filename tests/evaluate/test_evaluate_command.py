@@ -1,15 +1,20 @@
 """The command and what it leaves behind."""
 
+import argparse
 import csv
 import json
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from trtseg.evaluate.command import main
+from trtseg.evaluate.command import add_arguments, main
 from trtseg.evaluate.records import ObjectRecord
 from trtseg.evaluate.report import overlay, select_cases
 from trtseg.evaluate.summary import summarise_records
@@ -44,6 +49,9 @@ def test_files(finished):
         float(rows[0]["iou@1"])
         == json.loads((output / "objects/photos/000000.json").read_text())["ious"][0]
     )
+    for row in rows:
+        reached = max(float(row[f"iou@{k}"]) for k in range(1, 5)) >= 0.9
+        assert row["reached@0.9"] == ("true" if reached else "false")
     for name in ("iou", "jaccard_error", "noc_over_sequence"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (output / f"{name}.svg").read_bytes()
@@ -103,6 +111,9 @@ def test_shards_and_merge(tmp_path, capsys):
         (["--model", "graph-cut"], "data: expected at least one"),
         (["--model", "no-such-model"], "no-such-model"),
         (["--model", "graph-cut", "--adapt", "image"], "neither be adapted nor refined"),
+        (["--adapt", "both", "--workers", "2"], "workers, shard: expected 1"),
+        (["--target", "85,85", "--model", "graph-cut"], "target: expected different values"),
+        (["--seed", "-1", "--protocol", "random", "--model", "graph-cut"], "seed: expected"),
     ],
 )
 def test_bad_input(tmp_path, capsys, arguments, message):
@@ -111,6 +122,119 @@ def test_bad_input(tmp_path, capsys, arguments, message):
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_as_output_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--output", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err == f"trtseg evaluate: {tmp_path / 'file'}: Not a directory\n"
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--clicks", "0"],
+        ["--model", "no-such-model"],
+        ["--data", "/no/such/place"],
+        ["--workers", "0"],
+        ["--merge", "/no/such/place"],
+        ["--merge", "OUTPUT"],
+        ["--merge", "OUTPUT/inner"],
+        ["--data", "OUTPUT"],
+    ],
+)
+def test_force_deletes_nothing_before_all_is_checked(finished, tmp_path, wrong):
+    arguments, finished_output = finished
+    output = tmp_path / "run"
+    shutil.copytree(finished_output, output)
+    shutil.copytree(finished_output, output / "inner")
+    before = contents(output)
+    wrong = [word.replace("OUTPUT", str(output)) for word in wrong]
+    assert main([*arguments, "--output", str(output), *wrong, "--force"]) == 2
+    assert contents(output) == before
+
+
+def test_force_replaces(finished, tmp_path):
+    arguments, finished_output = finished
+    output = tmp_path / "run"
+    shutil.copytree(finished_output, output)
+    fewer = [*arguments, "--output", str(output), "--limit", "2", "--force", "--no-report"]
+    assert main(fewer) == 0
+    assert len(list(output.glob("objects/*/*.json"))) == 2
+    assert not (output / "report.html").exists()
+    merged = ["--merge", str(finished_output), "--output", str(output), "--force", "--no-report"]
+    assert main(merged) == 0
+    assert len(list(output.glob("objects/*/*.json"))) == 6
+
+
+def test_matplotlib_is_missed_before_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    data = write_folder(tmp_path / "data", images=1)
+    arguments = ["--model", "geodesic-matting", "--data", str(data), "--clicks", "1", "--quiet"]
+    arguments += ["--output", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert "trtseg[evaluate]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--no-report"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [("0.85,0.9", [0.85, 0.9]), ("85,90", [0.85, 0.9]), ("1", [1.0]), ("100", [1.0])],
+)
+def test_targets(text, targets):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert list(parser.parse_args(["--target", text]).target) == targets
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "101", "0.85,90", "nan", "", "-1"])
+def test_bad_targets(capsys, text):
+    with pytest.raises(SystemExit):
+        main([f"--target={text}"])
+    assert "--target: expected" in capsys.readouterr().err
+
+
+def children(process):
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def running(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command(tmp_path, number):
+    data = write_folder(tmp_path / "photos", images=80)
+    output = tmp_path / "run"
+    arguments = ["--model", "geodesic-matting", "--data", str(data), "--output", str(output)]
+    command = [sys.executable, "-m", "trtseg.evaluate", *arguments, "--workers", "2", "--quiet"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(output.glob("objects/*/*.json")) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.02)
+        started = children(process.pid)
+        assert len(started) >= 2
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)  # which ends with the last of the processes
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert told.splitlines()[-1].startswith("trtseg evaluate: terminated; ")
+    while any(map(running, started)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(running, started))
+    assert 0 < len(list(output.glob("objects/*/*.json"))) < 160
 
 
 def test_evaluate_never_loads_torch_nor_the_optional_packages():

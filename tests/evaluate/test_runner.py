@@ -1,7 +1,9 @@
 """Running, interrupting, resuming, sharding and merging give one result."""
 
+import csv
 import json
 import sys
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -13,6 +15,7 @@ from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.methods import ModelMethod
 from trtseg.evaluate.records import RunDirectory, decode_mask, encode_mask, merge
 from trtseg.evaluate.runner import evaluate, make_header, plan
+from trtseg.evaluate.summary import objects_csv, summarise, table
 
 from .methods import DiskMethod, DiskSession, write_folder
 
@@ -78,7 +81,19 @@ def test_shards_of_other_runs_are_refused(tmp_path, data):
     with pytest.raises(ValueError, match=r"radius: 6 there, 9 asked"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
     with pytest.raises(DatasetError, match=r"run\.json"):
-        merge([tmp_path / "nothing"], tmp_path / "other")
+        merge([tmp_path / "a", tmp_path / "nothing"], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_damaged_shard_is_named_before_anything_is_written(tmp_path, data):
+    config = configure(data, limit=2)
+    run = start(config, tmp_path / "shard")
+    evaluate(config, run, method=DiskMethod(), progress=False)
+    file = run.files()[-1]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "mood": "good"}))
+    with pytest.raises(DatasetError, match=rf"{file.name}: not a result .*mood"):
+        merge([run.path], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_another_configuration_is_refused(tmp_path, data):
@@ -136,8 +151,8 @@ class Sequence:
     def __init__(self):
         self.images = 0
 
-    def image(self, image):
-        from contextlib import contextmanager
+    def image(self, image, *, focus):
+        self.focus = focus
 
         @contextmanager
         def opened():
@@ -164,6 +179,10 @@ def test_a_sequence_begins_anew_after_an_interruption(tmp_path, data, monkeypatc
     evaluate(config, whole, progress=False)
     results = outcome(whole, "photos")
     assert results[0][2] != results[-2][2]
+    assert {record.encode_ms for record in whole.records("photos")} == {None}
+    assert summarise(whole)["results"]["photos"]["encode_ms"] is None
+    assert "-" in table(summarise(whole)).splitlines()[-1].split()
+    assert next(csv.DictReader(objects_csv(whole).splitlines()))["encode_ms"] == ""
 
     parts = start(config, tmp_path / "parts", method)
     for record in list(whole.records("photos"))[:4]:
@@ -173,6 +192,13 @@ def test_a_sequence_begins_anew_after_an_interruption(tmp_path, data, monkeypatc
     assert outcome(parts, "photos") == results
     with pytest.raises(ValueError, match="workers, shard"):
         evaluate(config, parts, workers=2)
+
+
+@pytest.mark.parametrize(("focus", "passed"), [(True, "auto"), (False, None)])
+def test_a_sequence_is_told_of_the_focus(focus, passed):
+    method = ModelMethod(Learner(), "both", focus)
+    with method.session(method.encode(np.zeros((9, 9, 3), np.uint8))):
+        assert method._sequence.focus == passed
 
 
 def test_masks_survive_their_encoding():
@@ -203,9 +229,20 @@ def test_data_specs():
     assert EvaluationConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+@pytest.mark.parametrize("end", [":wrong", ":wrong:train"])
+def test_an_unknown_layout_is_told(data, end):
+    with pytest.raises(DatasetError, match=r"'wrong' is none of the known layouts \(folder, "):
+        DataSpec.parse(f"{data}{end}").open(0.0)
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        DataSpec.parse(f"{data}er{end}").open(0.0)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"clicks": 0}, {"targets": (1.2,)}, {"protocol": "x"}, {"adapt": "x"}, {"limit": 0}],
+    [
+        {"clicks": 0}, {"targets": (1.2,)}, {"targets": (0.85, 0.85)}, {"protocol": "x"},
+        {"adapt": "x"}, {"limit": 0}, {"seed": -1},
+    ],
 )
 def test_bad_configurations(changes):
     name = next(iter(changes)).removesuffix("s")

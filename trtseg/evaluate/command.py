@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from trtseg.commands.arguments import Parser, threads
 from trtseg.errors import TrtsegError
 from trtseg.evaluate.clicks import PROTOCOLS
 from trtseg.evaluate.configuration import ADAPTATIONS, DataSpec, EvaluationConfig
-from trtseg.evaluate.curves import error_figure, iou_figure, render, sequence_figure
+from trtseg.evaluate.curves import (
+    error_figure,
+    iou_figure,
+    render,
+    require_matplotlib,
+    sequence_figure,
+)
 from trtseg.evaluate.methods import BASELINES, load_method
 from trtseg.evaluate.records import RunDirectory, merge, write_file, write_json
 from trtseg.evaluate.report import html_report
-from trtseg.evaluate.runner import evaluate, make_header
+from trtseg.evaluate.runner import check_split, evaluate, make_header
 from trtseg.evaluate.summary import objects_csv, summarise, table
 
 _EPILOG = """\
@@ -23,7 +34,8 @@ data sets: PATH[:LAYOUT[:SUBSET]] with the layouts folder, grabcut, berkeley, da
 coco; without a layout it is detected.
 
 output: run.json, objects/ (one file per object), results.json, objects.csv, curves as PNG and SVG,
-and report.html with the worst and the median cases. After an interruption, the same command with
+and report.html with the worst and the median cases. In objects.csv, clicks@q is the limit where q
+is never reached; reached@q tells whether it was. After an interruption, the same command with
 --resume continues.
 
 several machines: run each with its own --shard 1/3, 2/3, 3/3 and --output, bring the folders
@@ -46,7 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="standard")
     parser.add_argument("--clicks", type=int, default=20, metavar="N", help="at most (20)")
     parser.add_argument(
-        "--target", type=_targets, default=(0.85, 0.90), metavar="Q,Q", help="IoUs (0.85,0.90)"
+        "--target",
+        type=_targets,
+        default=(0.85, 0.90),
+        metavar="Q,Q",
+        help="different IoUs: fractions in (0, 1], or percents in [50, 100] (0.85,0.90)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of protocols that draw (0)")
     parser.add_argument(
@@ -82,7 +98,13 @@ def _targets(text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers like 0.85,0.90, got {text}") from None
-    return tuple(value / 100 if value > 1 else value for value in values)
+    if all(0 < value <= 1 for value in values):
+        return values
+    if all(50 <= value <= 100 for value in values):
+        return tuple(value / 100 for value in values)
+    raise argparse.ArgumentTypeError(
+        f"expected fractions in (0, 1] or percents in [50, 100], not both, got {text}"
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -96,18 +118,47 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; 0 is success, 2 bad input, 130 an interruption."""
+    """Run the command; 0 is success, 2 bad input, 130 an interruption, 143 a termination."""
     try:
-        return _run(args)
-    except (TrtsegError, ValueError, OSError) as error:
+        with _termination_raised():
+            return _run(args)
+    except OSError as error:
+        named = error.strerror and error.filename is not None
+        told = f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)
+        print(f"trtseg evaluate: {told}", file=sys.stderr)
+        return 2
+    except (TrtsegError, ValueError) as error:
         print(f"trtseg evaluate: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        terminated = isinstance(interruption, _Terminated)
         print(
-            "trtseg evaluate: interrupted; the same command with --resume continues",
+            f"trtseg evaluate: {'terminated' if terminated else 'interrupted'}; "
+            "the same command with --resume continues",
             file=sys.stderr,
         )
-        return 130
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that workers end and the progress bar closes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -115,9 +166,11 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError("--output: expected a directory for the results")
     directory = RunDirectory(args.output)
     if args.output.exists() and any(args.output.iterdir()):
-        _make_room(directory, args.resume, args.force)
+        _check_room(directory, args.resume, args.force)
+    if not args.no_report:
+        require_matplotlib()
     if args.merge:
-        merge(args.merge, args.output)
+        merge(args.merge, args.output, replace=args.force)
         finish(directory, with_report=not args.no_report)
         return 0
     config = EvaluationConfig(
@@ -134,8 +187,10 @@ def _run(args: argparse.Namespace) -> int:
         focus=not args.no_focus,
         refine=args.refine,
     )
-    if args.workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {args.workers}")
+    check_split(config, args.workers, args.shard)
+    for spec in config.data:
+        if args.force and Path(spec.path).resolve().is_relative_to(args.output.resolve()):
+            raise ValueError(f"{args.output}: cannot be replaced, for it holds {spec.path}")
     datasets = config.open_data()
     method = load_method(
         config.model,
@@ -144,7 +199,8 @@ def _run(args: argparse.Namespace) -> int:
         focus=config.focus,
         refine=config.refine,
     )
-    directory.start(make_header(config, method, datasets))
+    # whatever can be found wrong has been by now: only here does an old run go
+    directory.start(make_header(config, method, datasets), replace=args.force)
     evaluate(
         config,
         directory,
@@ -158,15 +214,13 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_room(directory: RunDirectory, resume: bool, force: bool) -> None:
+def _check_room(directory: RunDirectory, resume: bool, force: bool) -> None:
     if not directory.header_path.exists():
         raise ValueError(
             f"{directory.path}: not empty, and holds no evaluation: "
             "--resume does not write into it, --force does not delete it"
         )
-    if force:
-        shutil.rmtree(directory.path)
-    elif not resume:
+    if not (force or resume):
         raise ValueError(f"{directory.path}: not empty; --resume continues, --force replaces it")
 
 

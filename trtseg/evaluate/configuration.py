@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import PROTOCOLS
 from trtseg.evaluate.datasets import LAYOUTS, Dataset, open_dataset
 
@@ -37,7 +38,20 @@ class DataSpec:
         return cls(text)
 
     def open(self, min_area: float) -> Dataset:
-        """The data set, with objects of at least `min_area` of their image."""
+        """The data set, with objects of at least `min_area` of their image.
+
+        Raises:
+            DatasetError: see `open_dataset`; or what follows a path's colon is no layout.
+        """
+        if self.layout is None and not Path(self.path).exists():
+            parts = self.path.split(":")
+            for index in range(1, len(parts)):
+                # taken for a part of the path by `parse`, yet it cannot be one
+                if Path(":".join(parts[:index])).exists():
+                    raise DatasetError(
+                        f"{self.path}: {parts[index]!r} is none of the known layouts "
+                        f"({', '.join(LAYOUTS)})"
+                    )
         return open_dataset(self.path, self.layout, subset=self.subset, min_area=min_area)
 
 
@@ -50,8 +64,8 @@ class EvaluationConfig:
         data: what to segment.
         protocol: one of `clicks.PROTOCOLS`.
         clicks: the simulated user gives up after as many.
-        targets: IoUs to reach, for NoC.
-        seed: of protocols that draw.
+        targets: IoUs to reach, for NoC; all different.
+        seed: of protocols that draw; not negative.
         min_area: objects of a smaller fraction of their image are left out.
         limit: only so many objects of each data set, evenly spread over it; None takes all.
         stop_at_target: end an object once the highest target is reached; faster, but IoU@k is
@@ -88,6 +102,11 @@ class EvaluationConfig:
             raise ValueError(f"clicks: expected at least 1, got {self.clicks}")
         if not self.targets or not all(0 < target <= 1 for target in self.targets):
             raise ValueError(f"target: expected values in (0, 1], got {self.targets}")
+        # results are kept under the targets as they are printed
+        if len({f"{target:g}" for target in self.targets}) < len(self.targets):
+            raise ValueError(f"target: expected different values, got {self.targets}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if not 0 <= self.min_area < 1:
             raise ValueError(f"min_area: expected a fraction in [0, 1), got {self.min_area}")
         if self.limit is not None and self.limit < 1:

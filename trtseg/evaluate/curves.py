@@ -10,13 +10,24 @@ import numpy as np
 from trtseg.errors import BackendUnavailable
 
 
-def _new_figure(columns: int) -> Any:
+def require_matplotlib() -> Any:
+    """The class of matplotlib's figures; called early, it tells what would be missed late.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
     # the object interface: pyplot would keep state and look for a display
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise BackendUnavailable("curves need matplotlib; pip install trtseg[evaluate]") from None
-    return Figure(figsize=(5.2 * columns, 3.8), layout="constrained")
+        raise BackendUnavailable(
+            "curves need matplotlib, which is not installed: pip install 'trtseg[evaluate]'"
+        ) from None
+    return Figure
+
+
+def _new_figure(columns: int) -> Any:
+    return require_matplotlib()(figsize=(5.2 * columns, 3.8), layout="constrained")
 
 
 def iou_figure(results: dict[str, dict[str, Any]]) -> Any:

@@ -55,7 +55,7 @@ class ModelMethod:
     @contextmanager
     def session(self, encoded: Any) -> Iterator[SessionLike]:
         if self._sequence is not None:
-            with self._sequence.image(encoded) as session:
+            with self._sequence.image(encoded, focus=self._focus) as session:
                 yield session
         elif self._adapt == "image":
             yield self._segmenter.session(encoded, focus=self._focus, adapt="image")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,7 +43,8 @@ class ObjectRecord:
         best_ious: of the best candidate; empty where there is only one.
         clicks: (x, y, positive).
         click_ms: per click.
-        encode_ms: of the object's image; shared by its objects.
+        encode_ms: of the object's image; shared by its objects. None where encoding is not
+            measured apart from the rest.
         other_ms: everything else: reading, the simulated user, metrics.
         masks: number of clicks to a PNG in base64, see `decode_mask`.
     """
@@ -54,7 +56,7 @@ class ObjectRecord:
     best_ious: list[float] = field(default_factory=list)
     clicks: list[tuple[float, float, bool]] = field(default_factory=list)
     click_ms: list[float] = field(default_factory=list)
-    encode_ms: float = 0.0
+    encode_ms: float | None = None
     other_ms: float = 0.0
     masks: dict[str, str] = field(default_factory=dict)
 
@@ -99,18 +101,25 @@ class RunDirectory:
     def header_path(self) -> Path:
         return self.path / "run.json"
 
-    def start(self, header: dict[str, Any]) -> None:
+    def start(self, header: dict[str, Any], *, replace: bool = False) -> None:
         """Begin, or continue a run of the same configuration.
 
         Args:
             header: see `runner.make_header`; must fit the results that are already here.
+            replace: delete the run that is here, whatever it is, and begin.
 
         Raises:
             ValueError: the directory holds a run of another configuration or model.
         """
         if self.header_path.exists():
-            check_same_run(self, self.header(), header)
-            return
+            if not replace:
+                if differing := differences(self.header(), header):
+                    raise ValueError(
+                        f"{self.path}: holds another evaluation ({differing}); "
+                        "choose another --output, or --force to replace it"
+                    )
+                return
+            shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.header_path, {**header, "format": FORMAT})
 
@@ -127,6 +136,10 @@ class RunDirectory:
 
     def _file(self, data: str, index: int) -> Path:
         return self.path / "objects" / data / f"{index:06d}.json"
+
+    def files(self) -> list[Path]:
+        """The files of all results, of all data sets."""
+        return sorted((self.path / "objects").glob("*/[0-9]*.json"))
 
     def done(self, data: str) -> set[int]:
         """Indices of the objects that have a result."""
@@ -149,11 +162,7 @@ class RunDirectory:
             DatasetError: a file is not a result.
         """
         for index in sorted(self.done(data)):
-            path = self._file(data, index)
-            try:
-                yield ObjectRecord(**read_json(path))
-            except TypeError as error:
-                raise DatasetError(f"{path}: not a result ({error})") from None
+            yield read_record(self._file(data, index))
 
     def forget(self, data: str) -> None:
         """Delete the results of a data set."""
@@ -161,24 +170,20 @@ class RunDirectory:
             self._file(data, index).unlink()
 
 
-def check_same_run(run: RunDirectory, here: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise ValueError unless two headers describe the same evaluation of the same method.
+def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """In what two headers differ; empty for the same evaluation of the same method.
 
     Data sets are compared by their objects' names, since each machine has its own paths.
     """
     differing = []
     for part in ("config", "method", "data"):
-        there, now = here.get(part, {}), asked.get(part, {})
+        before, now = there.get(part, {}), asked.get(part, {})
         differing += [
-            f"{key}: {there.get(key)!r} there, {now.get(key)!r} asked"
-            for key in sorted({*there, *now})
-            if there.get(key) != now.get(key) and (part, key) not in _IRRELEVANT
+            f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key) and (part, key) not in _IRRELEVANT
         ]
-    if differing:
-        raise ValueError(
-            f"{run.path}: holds another evaluation ({'; '.join(differing)}); "
-            "choose another --output, or --force to replace it"
-        )
+    return "; ".join(differing)
 
 
 # paths differ between machines; a model is compared by its fingerprint
@@ -212,16 +217,47 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def merge(sources: list[Path], target: Path) -> RunDirectory:
-    """Bring the shards of one evaluation together in `target`.
+def read_record(path: Path) -> ObjectRecord:
+    """Read one object's result.
 
     Raises:
-        ValueError: the shards are of different evaluations or models.
-        DatasetError: a source is not a run directory.
+        DatasetError: it is missing or no result.
     """
+    try:
+        return ObjectRecord(**read_json(path))
+    except TypeError as error:
+        raise DatasetError(f"{path}: not a result ({error})") from None
+
+
+def merge(sources: list[Path], target: Path, *, replace: bool = False) -> RunDirectory:
+    """Bring the shards of one evaluation together in `target`.
+
+    All of them are checked before anything is written or deleted.
+
+    Args:
+        sources: run directories.
+        target: a new run directory, or one of the same evaluation.
+        replace: delete the run that `target` holds.
+
+    Raises:
+        ValueError: the shards are of different evaluations or models, or replacing `target` would
+            delete one of them.
+        DatasetError: a source is not a run directory, or a file in it is not a result.
+    """
+    shards = [RunDirectory(source) for source in sources]
+    headers = [shard.header() for shard in shards]
+    for shard, header in zip(shards, headers, strict=True):
+        if replace and shard.path.resolve().is_relative_to(target.resolve()):
+            raise ValueError(f"{target}: cannot be replaced, for {shard.path} is to be merged")
+        if differing := differences(headers[0], header):
+            raise ValueError(
+                f"{shard.path}: another evaluation than {shards[0].path} ({differing})"
+            )
+    files = [path for shard in shards for path in shard.files()]
+    for path in files:  # read twice rather than held: the masks of many objects are large
+        read_record(path)
     merged = RunDirectory(target)
-    for source in map(RunDirectory, sources):
-        merged.start(source.header())
-        for path in sorted((source.path / "objects").glob("*/[0-9]*.json")):
-            merged.write(ObjectRecord(**read_json(path)))
+    merged.start(headers[0], replace=replace)
+    for path in files:
+        merged.write(read_record(path))
     return merged

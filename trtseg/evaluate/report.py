@@ -188,8 +188,8 @@ def _number_table(summary: dict[str, Any]) -> str:
             cells += [str(result["failures_at_limit"][key]), str(result["failures"][key])]
         cells += [f"{result['iou'][0]:.3f}", f"{result['iou'][-1]:.3f}"]
         cells.append(f"{result['best_iou'][0]:.3f}" if "best_iou" in result else "-")
-        click = result["click_ms"]
-        cells.append(f"{result['encode_ms']['median']:.0f}")
+        encode, click = result["encode_ms"], result["click_ms"]
+        cells.append(f"{encode['median']:.0f}" if encode else "-")
         cells.append(f"{click['median']:.1f}" if click else "-")
         seconds = result["seconds_per_click"]
         cells.append("-" if seconds is None else f"{seconds:.3f}")

@@ -183,8 +183,8 @@ def _detail_table(study: dict[str, Any]) -> str:
                 low, high = cell["iou_intervals"][k]
                 cells.append(f"{cell['iou'][k]:.3f} [{low:.3f}, {high:.3f}]")
             cells.append(f"{cell['best_iou'][0]:.3f}" if "best_iou" in cell else "-")
-            click = cell["click_ms"]
-            cells.append(f"{cell['encode_ms']['median']:.0f}")
+            encode, click = cell["encode_ms"], cell["click_ms"]
+            cells.append(f"{encode['median']:.0f}" if encode else "-")
             cells.append(f"{click['median']:.0f}" if click else "-")
             seconds = cell["seconds_per_click"]
             cells.append("-" if seconds is None else f"{seconds:.2f}")

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import platform
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -62,10 +63,9 @@ def evaluate(
 
     Raises:
         DatasetError: a file is missing or bad.
-        ValueError: more than one worker or shard for an adaptation over a sequence.
+        ValueError: no worker, or more than one worker or shard for an adaptation over a sequence.
     """
-    if config.sequential and (workers > 1 or shard[1] > 1):
-        raise ValueError("workers, shard: expected 1, for the adaptation goes from image to image")
+    check_split(config, workers, shard)
     datasets = config.open_data()
     tasks = list(plan(config, run, datasets, shard))
     total = sum(len(task.indices) for task in tasks)
@@ -82,6 +82,14 @@ def evaluate(
             _run_here(config, datasets, tasks, method, threads, store)
         else:
             _run_processes(config, tasks, workers, threads, store)
+
+
+def check_split(config: EvaluationConfig, workers: int, shard: tuple[int, int]) -> None:
+    """Raise ValueError where the work cannot be split as asked; see `evaluate`."""
+    if workers < 1:
+        raise ValueError(f"workers: expected at least 1, got {workers}")
+    if config.sequential and (workers > 1 or shard[1] > 1):
+        raise ValueError("workers, shard: expected 1, for the adaptation goes from image to image")
 
 
 def plan(
@@ -136,7 +144,8 @@ def run_image(
                 keep_masks=True,
             )
         record = ObjectRecord.from_run(task.data, index, sample.name, result)
-        record.encode_ms = round(encode_ms, 3)
+        # a sequence encodes as the session begins, which is then a part of the rest
+        record.encode_ms = None if config.sequential else round(encode_ms, 3)
         elapsed = (time.perf_counter() - begin) * 1000
         record.other_ms = round(elapsed - sum(result.click_ms), 3)
         records.append(record)
@@ -211,8 +220,17 @@ def _run_here(
 _worker: tuple[EvaluationConfig, Method, dict[str, Dataset]] | None = None
 
 
+def _end_with_parent() -> None:
+    # a parent that was killed tells nobody, and its workers would wait for tasks for ever
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _start_worker(config: EvaluationConfig, threads: int | None) -> None:
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(threads or 1)
     _worker = config, _load(config, threads or 1), config.open_data()
 

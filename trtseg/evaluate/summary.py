@@ -51,10 +51,13 @@ def summarise_records(
     ious = np.array([record.ious for record in records])
     steps = np.concatenate([record.click_ms for record in records] or [[]])
     seconds = [
-        (record.encode_ms + record.other_ms + sum(record.click_ms)) / 1000 / len(record.click_ms)
+        ((record.encode_ms or 0.0) + record.other_ms + sum(record.click_ms))
+        / 1000
+        / len(record.click_ms)
         for record in records
         if record.click_ms
     ]
+    encodes = [record.encode_ms for record in records if record.encode_ms is not None]
     summary: dict[str, Any] = {
         "objects": len(records),
         "noc": {},
@@ -66,7 +69,7 @@ def summarise_records(
         ],
         "noc_running": {},
         "click_ms": _spread(steps),
-        "encode_ms": _spread(np.array([record.encode_ms for record in records])),
+        "encode_ms": _spread(np.array(encodes)),
         "seconds_per_click": round(float(np.mean(seconds)), 4) if seconds else None,
     }
     for target in targets:
@@ -128,10 +131,11 @@ def table(summary: dict[str, Any]) -> str:
             ]
         row += [f"{result['iou'][k - 1]:.3f}" for k in shown]
         best = result.get("best_iou")
+        encode = result["encode_ms"]
         click = result["click_ms"] or {"median": float("nan"), "p95": float("nan")}
         row += [
             f"{best[0]:.3f}" if best else "-",
-            f"{result['encode_ms']['median']:.0f}",
+            f"{encode['median']:.0f}" if encode else "-",
             f"{click['median']:.1f}",
             f"{click['p95']:.1f}",
             "-" if result["seconds_per_click"] is None else f"{result['seconds_per_click']:.3f}",
@@ -153,12 +157,26 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def objects_csv(run: RunDirectory) -> str:
-    """One row per object: clicks to each target, IoU by click, times."""
+    """One row per object.
+
+    | column | what |
+    |---|---|
+    | data, index, object | the data set, the object's position in it, its name |
+    | clicks@q | clicks until the IoU is q; the limit where it never is |
+    | reached@q | true or false: whether it ever is, which clicks@q cannot tell at the limit |
+    | iou@k, best_iou@k | after k clicks, of the mask and of the best candidate, if there are any |
+    | encode_ms | of the image; empty where it is not measured apart from the rest |
+    | click_ms_mean, clicks_made | mean time of a click; how many there were |
+
+    Raises:
+        DatasetError: a file of the run is damaged.
+    """
     header = run.header()
     targets, limit = header["config"]["targets"], header["config"]["clicks"]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = ["data", "index", "object", *(f"clicks@{target:g}" for target in targets)]
+    names += [f"reached@{target:g}" for target in targets]
     names += [f"iou@{k}" for k in range(1, limit + 1)]
     names += [f"best_iou@{k}" for k in range(1, limit + 1)]
     writer.writerow([*names, "encode_ms", "click_ms_mean", "clicks_made"])
@@ -166,8 +184,9 @@ def objects_csv(run: RunDirectory) -> str:
         for record in run.records(data):
             ious = np.array([record.ious])
             needed = [int(clicks_to_reach(ious, target)[0]) for target in targets]
+            reached = ["true" if ious.max() >= target else "false" for target in targets]
             best: list[float] | list[str] = record.best_ious or [""] * limit
             click_ms = round(float(np.mean(record.click_ms)), 3) if record.click_ms else ""
-            row = [data, record.index, record.name, *needed, *record.ious, *best]
+            row = [data, record.index, record.name, *needed, *reached, *record.ious, *best]
             writer.writerow([*row, record.encode_ms, click_ms, len(record.clicks)])
     return stream.getvalue()
