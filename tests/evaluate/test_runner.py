@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import sys
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -9,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from trtseg.errors import DatasetError
+from trtseg.errors import DatasetError, TrtsegError
 from trtseg.evaluate import methods as methods_module
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.methods import ModelMethod
@@ -143,6 +144,23 @@ def test_worker_processes_give_the_same_result(tmp_path, data):
         runs.append(outcome(run, "photos"))
     assert runs[0] == runs[1]
     assert len(runs[0]) == 6
+
+
+def test_a_worker_that_is_ended_is_told(tmp_path, data, monkeypatch):
+    config = EvaluationConfig(
+        model="geodesic-matting", data=(DataSpec(str(data)),), clicks=3, limit=6
+    )
+    run = start(config, tmp_path / "run", methods_module.load_method("geodesic-matting"))
+    written = RunDirectory.write
+
+    def write_and_kill(*arguments):
+        for child in multiprocessing.active_children():
+            child.kill()
+        written(*arguments)
+
+    monkeypatch.setattr(RunDirectory, "write", write_and_kill)
+    with pytest.raises(TrtsegError, match="a worker process was ended"):
+        evaluate(config, run, workers=2, progress=False)
 
 
 class Sequence:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import cv2
 from tqdm import tqdm
 
 import trtseg
+from trtseg.errors import TrtsegError
 from trtseg.evaluate.clicks import make_clicker
 from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.datasets import Dataset
@@ -267,5 +269,10 @@ def _run_processes(
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 store(future.result())
+    except BrokenProcessPool:
+        raise TrtsegError(
+            "a worker process was ended, perhaps for want of memory: what is finished is kept; "
+            "--resume goes on, with fewer --workers"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
