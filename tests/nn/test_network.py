@@ -135,14 +135,14 @@ def test_selection_pools_where_the_masks_disagree():
     masks = x[:, 2:5].numpy()
     weight = (masks.max(1) - masks.min(1) + AGREEMENT_WEIGHT)[:, None]
     expected = (maps * weight).sum((2, 3)) / weight.sum((2, 3))
-    np.testing.assert_allclose(select.logits(x).detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(select.judge(x)[0].detach().numpy(), expected, rtol=1e-12)
     powers = np.exp(expected)
     np.testing.assert_allclose(
         select(x).detach().numpy(), powers / powers.sum(1, keepdims=True), rtol=1e-12
     )
     x[:, 2:5] = 0.25  # they agree everywhere: what is left is global average pooling
     maps = select.head(select.context(x)).mean(dim=(2, 3))
-    torch.testing.assert_close(select.logits(x), maps)
+    torch.testing.assert_close(select.judge(x)[0], maps)
 
 
 @pytest.mark.parametrize("size", [(6, 9), (1, 1), (33, 65)])
@@ -150,7 +150,7 @@ def test_selection_by_expected_overlap(size):
     select = chooser("mean", "overlap")
     x = torch.rand(2, 5, *size, dtype=torch.double)
     masks = x[:, 2:5].numpy()
-    p = select.logits(x).softmax(1).detach().numpy()
+    p = select.judge(x)[0].softmax(1).detach().numpy()
     expected = np.zeros((2, 3))
     for image in range(2):
         for m in range(3):
@@ -175,7 +175,7 @@ def test_expected_overlap_prefers_what_is_nearly_right_whatever_was_meant():
 def test_logits_need_a_g():
     network = LatentDiversity(NetworkConfig(encoder="none", width=4, dilations=(1,), candidates=1))
     with pytest.raises(ValueError, match="by rank"):
-        network.select_logits(*[torch.zeros(1, 1, 2, 2)] * 3)
+        network.judge(*[torch.zeros(1, 1, 2, 2)] * 3)
 
 
 def test_lite_works_on_a_grid_of_stride_four():

@@ -132,9 +132,10 @@ class Seen(torch.nn.Module):
         super().__init__()
         self.fixed = torch.nn.Parameter(torch.linspace(0, 1, count))
 
-    def logits(self, x):
+    def judge(self, x):
         self.x = x
-        return self.fixed.expand(len(x), -1)
+        logits = self.fixed.expand(len(x), -1)
+        return logits, logits
 
 
 def test_shuffled_masks_bring_their_targets_along(config):

@@ -53,10 +53,13 @@ class InvertedResidual(nn.Module):
         layer = self.depthwise
         if layer.stride == (1, 1) or not (torch.is_grad_enabled() and x.is_cpu):
             return layer(x)
-        # the same values: on a CPU the gradient of a strided depthwise convolution costs several
-        # times as much as that of one at every pixel, of which the others are dropped
-        dense = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=layer.groups)
-        return dense[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
+        # the same values: on a CPU the gradient of a strided depthwise convolution costs more
+        # than that of one at every pixel, of which the others are dropped
+        down, across = layer.stride
+        dense = F.conv2d(
+            x, layer.weight, layer.bias, 1, layer.padding, layer.dilation, layer.groups
+        )
+        return dense[:, :, ::down, ::across].contiguous(memory_format=torch.channels_last)
 
 
 class MobileNetV2(nn.Module):

@@ -164,17 +164,17 @@ class LatentDiversity(nn.Module):
             return (1 / (1 + order)).expand(masks.shape[0], -1)
         return self.select(self._select_input(masks, guidance, features, image))
 
-    def select_logits(
+    def judge(
         self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None = None
-    ) -> Tensor:
-        """g before its softmax, [B, M]; arguments as of `scores`.
+    ) -> tuple[Tensor, Tensor]:
+        """(g's logits [B, M], which are trained, `scores`); arguments as of `scores`.
 
         Raises:
             ValueError: the network has no g.
         """
         if self.select is None:
             raise ValueError("this network selects by rank: there are no logits")
-        return self.select.logits(self._select_input(masks, guidance, features, image))
+        return self.select.judge(self._select_input(masks, guidance, features, image))
 
     def _select_input(
         self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None

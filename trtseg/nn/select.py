@@ -67,19 +67,18 @@ class SelectionNetwork(nn.Module):
         self.head = nn.Conv2d(width, candidates, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._reduce(x)
-        probability = self._pooled(x).softmax(1)
-        if self.by == "probability":
-            return probability
-        return expected_overlap(x[:, self.masks], probability)
+        return self.judge(x)[1]
 
-    def logits(self, x: Tensor) -> Tensor:
-        """[B, M], what is trained (LD eq. 6)."""
-        return self._pooled(self._reduce(x))
-
-    def _reduce(self, x: Tensor) -> Tensor:
-        # ceil_mode keeps the last row and column of a size that does not divide
-        return F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits [B, M], which are trained (LD eq. 6), scores [B, M])."""
+        if self.stride > 1:
+            # ceil_mode keeps the last row and column of a size that does not divide
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+        logits = self._pooled(x)
+        scores = logits.softmax(1)
+        if self.by == "overlap":
+            scores = expected_overlap(x[:, self.masks], scores)
+        return logits, scores
 
     def _pooled(self, x: Tensor) -> Tensor:
         maps = self.head(self.context(x))

@@ -21,7 +21,6 @@ from trtseg.nn.losses import (
     selection_loss,
 )
 from trtseg.nn.network import LatentDiversity, normalisation
-from trtseg.nn.select import expected_overlap
 from trtseg.train.clicks import correction_click
 from trtseg.train.config import TrainConfig
 from trtseg.train.data import Batch, pad_clicks
@@ -190,13 +189,9 @@ class Objective(nn.Module):
             order = torch.from_numpy(rng.permutation(masks.shape[1])).to(masks.device)
             masks, jaccard = masks[:, order], jaccard[:, order]
         with self._autocast():
-            logits = self.network.select_logits(masks, guidance, features, grid_image)
-        logits = logits.float()
-        total = selection_loss(logits, jaccard, loss.select_temperature).mean()
-        chosen = logits.argmax(1)
-        if self.config.network.select_by == "overlap":
-            chosen = expected_overlap(masks, logits.softmax(1)).argmax(1)
-        return total, jaccard.gather(1, chosen[:, None])[:, 0]
+            logits, scores = self.network.judge(masks, guidance, features, grid_image)
+        total = selection_loss(logits.float(), jaccard, loss.select_temperature).mean()
+        return total, jaccard.gather(1, scores.argmax(1, keepdim=True))[:, 0]
 
 
 def _enlarge(masks: Tensor, size: Sequence[int]) -> Tensor:
