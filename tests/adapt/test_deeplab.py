@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from trtseg import bundle as bundles
 from trtseg.errors import CheckpointError
+from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.deeplab import (
     DeepLab,
     DeepLabConfig,
@@ -175,8 +177,16 @@ def test_stage_two_adds_corrections_and_resets(tmp_path, dataset, monkeypatch):
         assert counts[second][1] == [2, 2]
 
 
-def test_a_resumed_run_goes_on_exactly(tmp_path, dataset):
-    config = _config(tmp_path, dataset)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimiser": "adamw", "encoder_factor": 0.1, "clip_norm": 1.0, "jaccard_weight": 1.0},
+    ],
+    ids=["the paper's", "ours"],
+)
+def test_a_resumed_run_goes_on_exactly(tmp_path, dataset, changes):
+    config = _config(tmp_path, dataset, **changes)
     whole = CorrectionsTrainer(config, tmp_path / "whole")
     assert whole.run()
     first = CorrectionsTrainer(config, tmp_path / "parts")
@@ -217,3 +227,44 @@ def test_another_kind_of_checkpoint_is_refused(tmp_path, dataset):
         other.resume()
     with pytest.raises(CheckpointError):
         load_deeplab(tmp_path / "nothing")
+
+
+def test_the_backbone_of_a_bundle_with_the_lite_encoder_is_taken(tmp_path, dataset):
+    config = _config(tmp_path, dataset, initial_weights="bundle:lite")
+    trainer = CorrectionsTrainer(config, tmp_path / "run")
+    _, state = bundle_weights(bundles.read("lite"))
+    backbone = trainer.network.encoder.backbone.state_dict()
+    for name, value in backbone.items():
+        expected = state[f"encoder.backbone.{name}"]
+        assert torch.equal(value[:, :3] if name == "stem.weight" else value, expected), name
+    assert not backbone["stem.weight"][:, 3:].any()
+
+
+def test_a_bundle_without_that_encoder_is_refused(tmp_path):
+    encoder = DeepLab(small_config()).encoder
+    with pytest.raises(CheckpointError, match=r"somewhere: holds no MobileNetV2"):
+        encoder.load_backbone({"stem.weight": torch.zeros(32, 3, 3, 3)}, "somewhere")
+    with pytest.raises(CheckpointError, match=r"somewhere: holds no MobileNetV2"):
+        encoder.load_backbone({}, "somewhere")
+
+
+def test_the_pretrained_layers_learn_at_their_own_rate(tmp_path, dataset):
+    config = _config(tmp_path, dataset, encoder_factor=0.0, weight_decay=0.0, sampled_steps=1)
+    trainer = CorrectionsTrainer(config, tmp_path / "run")
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer._round()
+    moved = {
+        name for name, value in trainer.network.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert {"encoder.backbone.stem.weight", "head.weight"} <= moved
+    assert not any(name.startswith("encoder.backbone.stages.") for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("optimiser", "lion"), ("encoder_factor", -1), ("clip_norm", 0), ("jaccard_weight", -0.5)],
+)
+def test_values_that_are_not_allowed_are_named(tmp_path, dataset, name, value):
+    with pytest.raises(ValueError, match=name):
+        _config(tmp_path, dataset, **{name: value})

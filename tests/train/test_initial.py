@@ -43,6 +43,29 @@ def test_encoder_alone_leaves_the_rest_random():
         assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_fewer_candidates_are_the_first_ones(candidates):
+    config, state = bundle_weights(bundles.read("lite"))
+    torch.manual_seed(3)
+    network = LatentDiversity(dataclasses.replace(config, candidates=candidates))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    initialise(network, "bundle:lite", encoder_only=False)
+    for name, value in network.state_dict().items():
+        if name.startswith("select."):
+            assert torch.equal(value, before[name]), name
+        elif name.startswith("segment.head."):
+            assert torch.equal(value, state[name][:candidates]), name
+        else:
+            assert torch.equal(value, state[name]), name
+
+
+def test_more_candidates_than_there_are_do_not_fit():
+    config, _ = bundle_weights(bundles.read("lite"))
+    network = LatentDiversity(dataclasses.replace(config, candidates=8))
+    with pytest.raises(CheckpointError, match="weights do not fit"):
+        initialise(network, "bundle:lite", encoder_only=False)
+
+
 def test_encoder_of_another_width_is_refused(tmp_path):
     config, state = bundle_weights(bundles.read("lite"))
     save_checkpoint(

@@ -49,17 +49,38 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
     def _filter(self, x: Tensor) -> Tensor:
-        """The depthwise layer."""
+        """The depthwise layer; in training on a CPU the same values by faster gradients."""
         layer = self.depthwise
-        if layer.stride == (1, 1) or not (torch.is_grad_enabled() and x.is_cpu):
+        if not (torch.is_grad_enabled() and x.is_cpu):
             return layer(x)
-        # the same values: on a CPU the gradient of a strided depthwise convolution costs more
-        # than that of one at every pixel, of which the others are dropped
-        down, across = layer.stride
-        dense = F.conv2d(
-            x, layer.weight, layer.bias, 1, layer.padding, layer.dilation, layer.groups
-        )
-        return dense[:, :, ::down, ::across].contiguous(memory_format=torch.channels_last)
+        if layer.stride != (1, 1):
+            return _at_every_pixel(layer, x)
+        if layer.dilation != (1, 1):
+            return _by_phases(layer, x)
+        return layer(x)
+
+
+def _at_every_pixel(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A strided depthwise layer, of whose dense values all but the strided ones are dropped."""
+    down, across = layer.stride
+    dense = F.conv2d(x, layer.weight, layer.bias, 1, layer.padding, layer.dilation, layer.groups)
+    return dense[:, :, ::down, ::across].contiguous(memory_format=torch.channels_last)
+
+
+def _by_phases(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 depthwise layer of dilation d as an undilated one on the d x d phases of the grid,
+    which are images of their own to it."""
+    batch, channels, height, width = x.shape
+    d = layer.dilation[0]
+    x = F.pad(x, (0, -width % d, 0, -height % d))
+    rows, columns = x.shape[2] // d, x.shape[3] // d
+    # channels last: every permutation moves whole pixels
+    phases = x.permute(0, 2, 3, 1).reshape(batch, rows, d, columns, d, channels)
+    phases = phases.permute(0, 2, 4, 5, 1, 3).reshape(-1, channels, rows, columns)
+    y = F.conv2d(phases, layer.weight, layer.bias, padding=1, groups=layer.groups)
+    y = y.permute(0, 2, 3, 1).reshape(batch, d, d, rows, columns, channels)
+    y = y.permute(0, 5, 3, 1, 4, 2).reshape(batch, channels, rows * d, columns * d)
+    return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
 
 
 class MobileNetV2(nn.Module):

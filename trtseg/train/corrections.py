@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trtseg import bundle as bundles
 from trtseg.errors import CheckpointError
+from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
+from trtseg.nn.losses import jaccard_losses
 from trtseg.train.clicks import ClickConfig, correction_click
+from trtseg.train.config import BUNDLE_PREFIX
 from trtseg.train.data import Batch, CropConfig, Crops, collate
 from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.parse import build, read_json
@@ -24,6 +28,9 @@ from trtseg.train.parse import build, read_json
 VOID = 255
 MOMENTUM = 0.9
 POWER = 0.9  # of the polynomial decay
+_MOMENTS = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
+OPTIMISERS = tuple(_MOMENTS)
+FIRST_LAYER = "encoder.backbone.stem."
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,18 @@ class CorrectionsConfig:
         sampled_steps: of stage one, with at most 5 + 5 sampled clicks.
         corrected_steps: of stage two: each step adds a click on the network's own mistake.
         reset_every: steps of stage two after which new crops begin with one click again.
+        optimiser: "sgd" with momentum 0.9 (the paper) or "adamw".
         learning_rate: at the beginning of each stage.
-        weight_decay: of SGD.
+        encoder_factor: the learning rate of the backbone behind its first layer, which has new
+            inputs to learn, relative to that.
+        weight_decay: of either.
+        clip_norm: gradients are scaled down to this norm; None leaves them.
+        jaccard_weight: of the relaxed Jaccard distance (LD eq. 3) beside cross-entropy; 0 is
+            the paper.
         batch: crops per step.
         crop, clicks: how samples are drawn.
-        initial_weights: ImageNet weights of the MobileNetV2 backbone, or None.
+        initial_weights: of the MobileNetV2 backbone: ImageNet's (a path), or "bundle:" and the
+            name or path of a bundle with that encoder; None begins at random.
         freeze_norm: keep the statistics of batch normalisation, which a batch of 2 is too small
             for; only of use with weights that were trained before.
         bf16: run the network in bfloat16.
@@ -52,8 +66,12 @@ class CorrectionsConfig:
     sampled_steps: int = 100_000
     corrected_steps: int = 50_000
     reset_every: int = 8
+    optimiser: str = "sgd"
     learning_rate: float = 2e-4
+    encoder_factor: float = 1.0
     weight_decay: float = 4e-5
+    clip_norm: float | None = None
+    jaccard_weight: float = 0.0
     batch: int = 2
     crop: CropConfig = field(
         default_factory=lambda: CropConfig(size=512, objects=1, supervision_stride=4)
@@ -68,6 +86,15 @@ class CorrectionsConfig:
         for name in ("reset_every", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(
+                f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}"
+            )
+        for name in ("encoder_factor", "weight_decay", "jaccard_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: expected above 0, got {self.clip_norm}")
         if self.crop.objects != 1:
             raise ValueError("crop.objects: expected 1: the clicks are part of the input")
         if self.clicks.max_positive > 5 or self.clicks.max_negative > 5:
@@ -96,18 +123,28 @@ class CorrectionsTrainer:
         torch.manual_seed(config.seed)
         self.network = DeepLab(config.network)
         if config.initial_weights is not None:
-            if not isinstance(self.network.encoder, DilatedMobileNetV2):
-                raise ValueError("initial_weights: there are only some for mobilenet_v2")
-            self.network.encoder.load_imagenet(config.initial_weights)
+            _initialise(self.network, config.initial_weights)
         layout = torch.channels_last
         self.network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.network.train()
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            momentum=MOMENTUM,
-            weight_decay=config.weight_decay,
-        )
+        named = list(self.network.named_parameters())
+        pretrained = [(name, value) for name, value in named if _pretrained(name)]
+        others = [(name, value) for name, value in named if not _pretrained(name)]
+        self.trained = [name for name, _ in pretrained + others]
+        groups = [
+            {"params": [value for _, value in members], "factor": factor}
+            for members, factor in ((pretrained, config.encoder_factor), (others, 1.0))
+        ]
+        decay = config.weight_decay
+        self.optimiser: torch.optim.Optimizer
+        if config.optimiser == "sgd":
+            self.optimiser = torch.optim.SGD(
+                groups, lr=config.learning_rate, momentum=MOMENTUM, weight_decay=decay
+            )
+        else:
+            self.optimiser = torch.optim.AdamW(
+                groups, lr=config.learning_rate, weight_decay=decay
+            )
         self.images = LabelledImages(config.data)
         self.step = 0
         self.losses: list[float] = []
@@ -185,7 +222,7 @@ class CorrectionsTrainer:
 
     def _advance(self, batch: Batch, rng: np.random.Generator, *, correct: bool) -> float:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate(self.step)
+            group["lr"] = self.learning_rate(self.step) * group["factor"]
         if self.config.freeze_norm:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -200,10 +237,15 @@ class CorrectionsTrainer:
         loss = F.binary_cross_entropy_with_logits(
             logits[valid], (targets[valid] == 1).to(logits.dtype)
         )
+        if self.config.jaccard_weight:
+            jaccard = jaccard_losses(torch.sigmoid(logits)[:, None], targets).mean()
+            loss = loss + self.config.jaccard_weight * jaccard
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {self.step}: the loss is {float(loss.detach())}")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimiser.step()
         if correct:
             self._correct(batch, logits.detach() >= 0, rng)
@@ -230,11 +272,11 @@ class CorrectionsTrainer:
     def save(self) -> None:
         """Write the checkpoint `last` into the run's folder."""
         tensors = {f"model.{k}": v for k, v in self.network.state_dict().items()}
-        momenta = self.optimiser.state_dict()["state"]
-        for index, (name, _) in enumerate(self.network.named_parameters()):
-            buffer = momenta.get(index, {}).get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum.{name}"] = buffer
+        moments = self.optimiser.state_dict()["state"]
+        for index, name in enumerate(self.trained):
+            for moment, value in moments.get(index, {}).items():
+                if value is not None:
+                    tensors[f"optimiser.{moment}.{name}"] = value
         state: dict[str, Any] = {
             "network": self.config.network.to_dict(),
             "train": asdict(self.config),
@@ -257,8 +299,41 @@ class CorrectionsTrainer:
         except RuntimeError as error:
             raise CheckpointError(f"{self.folder / 'last'}: {error}") from error
         saved = self.optimiser.state_dict()
-        for index, (name, _) in enumerate(self.network.named_parameters()):
-            if f"momentum.{name}" in tensors:
-                saved["state"][index] = {"momentum_buffer": tensors[f"momentum.{name}"]}
+        parameters = dict(self.network.named_parameters())
+        for index, name in enumerate(self.trained):
+            for moment in _MOMENTS[self.config.optimiser]:
+                value = tensors.get(f"optimiser.{moment}.{name}")
+                if value is None:
+                    continue
+                if moment != "step":
+                    # in the parameter's memory layout, on which the last bit of a sum may depend
+                    value = torch.empty_like(parameters[name]).copy_(value)
+                saved["state"].setdefault(index, {})[moment] = value
         self.optimiser.load_state_dict(saved)
         self.step = state["step"]
+
+
+def _pretrained(name: str) -> bool:
+    return name.startswith("encoder.") and not name.startswith(FIRST_LAYER)
+
+
+def _initialise(network: DeepLab, source: str) -> None:
+    """Load the backbone; see `CorrectionsConfig.initial_weights`.
+
+    Raises:
+        BundleError, CheckpointError: the source is missing, damaged or of another network.
+        ValueError: there are no weights for this backbone.
+    """
+    if not isinstance(network.encoder, DilatedMobileNetV2):
+        raise ValueError("initial_weights: there are only some for mobilenet_v2")
+    if not source.startswith(BUNDLE_PREFIX):
+        network.encoder.load_imagenet(source)
+        return
+    _, state = bundle_weights(bundles.read(source.removeprefix(BUNDLE_PREFIX)))
+    prefix = "encoder.backbone."
+    backbone = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+    network.encoder.load_backbone(backbone, source)

@@ -34,6 +34,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> None:
     """Load ImageNet weights (a file, or torchvision's URL), or a network of ours.
 
+    A network of ours may have more candidates than `network`: their order is a ranking (LD
+    eq. 7), so that the first of them are taken, and g begins anew.
+
     Args:
         network: receives the weights.
         source: see `TrainConfig.initial_weights`.
@@ -48,7 +51,9 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
             _, state = bundle_weights(bundles.read(source.removeprefix(BUNDLE_PREFIX)))
         else:
             _, state = checkpoint_weights(source)
-        if encoder_only:
+        if not encoder_only:
+            state = _first_candidates(network, state)
+        else:
             state = network.state_dict() | {
                 name: tensor for name, tensor in state.items() if name.startswith("encoder.")
             }
@@ -67,6 +72,19 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
         backbone.load_torchvision_url(source)
     else:
         backbone.load_torchvision_file(source)
+
+
+def _first_candidates(network: LatentDiversity, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` as it is, or cut to the candidates of `network`, with that network's own g."""
+    head = "segment.head."
+    wanted = network.config.candidates
+    if not 0 < wanted < len(state.get(f"{head}bias", ())):
+        return state
+    own = {key: value for key, value in network.state_dict().items() if key.startswith("select.")}
+    kept = {key: value for key, value in state.items() if not key.startswith("select.")}
+    return own | {
+        key: value[:wanted] if key.startswith(head) else value for key, value in kept.items()
+    }
 
 
 class Trainer:
