@@ -76,6 +76,15 @@ def test_small_objects_can_be_left_out(tmp_path):
         len(open_dataset(tmp_path, min_area=0.5))
 
 
+def test_masks_that_mean_object_by_255_get_a_hint(tmp_path):
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[2:6, 3:9] = 255
+    write(tmp_path / "images" / "a.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    write(tmp_path / "masks" / "a.png", values)
+    with pytest.raises(DatasetError, match=r"255 is void; objects are 1, 2"):
+        len(open_dataset(tmp_path))
+
+
 def test_grabcut(tmp_path):
     values = np.zeros((HEIGHT, WIDTH), np.uint8)
     values[3:8, 4:9] = 255

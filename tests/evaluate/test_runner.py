@@ -219,6 +219,15 @@ def test_a_sequence_is_told_of_the_focus(focus, passed):
         assert method._sequence.focus == passed
 
 
+def test_a_damaged_result_is_told_before_the_rest_is_run(tmp_path, data):
+    run = start(configure(data, limit=1), tmp_path / "run")
+    evaluate(configure(data, limit=1), run, method=DiskMethod(), progress=False)
+    run.files()[0].write_text("{")
+    with pytest.raises(DatasetError, match=r"000000\.json: not JSON"):
+        evaluate(configure(data), run, method=DiskMethod(), progress=False)
+    assert len(run.files()) == 1
+
+
 def test_masks_survive_their_encoding():
     mask = np.random.default_rng(0).random((37, 21)) < 0.5
     np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)

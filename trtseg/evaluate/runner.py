@@ -26,7 +26,7 @@ from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.datasets import Dataset
 from trtseg.evaluate.methods import Method, load_method
 from trtseg.evaluate.protocol import record_object
-from trtseg.evaluate.records import ObjectRecord, RunDirectory
+from trtseg.evaluate.records import ObjectRecord, RunDirectory, read_record
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,12 @@ def evaluate(
         progress: show a bar on stderr.
 
     Raises:
-        DatasetError: a file is missing or bad.
+        DatasetError: a file of the data or of a finished result is missing or bad.
         ValueError: no worker, or more than one worker or shard for an adaptation over a sequence.
     """
     check_split(config, workers, shard)
+    for path in run.files():
+        read_record(path)  # a damaged result is told before the work, not after it
     datasets = config.open_data()
     tasks = list(plan(config, run, datasets, shard))
     total = sum(len(task.indices) for task in tasks)
