@@ -82,7 +82,7 @@ def test_masks_that_mean_object_by_255_get_a_hint(tmp_path):
     write(tmp_path / "images" / "a.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     write(tmp_path / "masks" / "a.png", values)
     with pytest.raises(DatasetError, match=r"255 is void; objects are 1, 2"):
-        len(open_dataset(tmp_path))
+        len(open_dataset(tmp_path, "folder"))
 
 
 def test_grabcut(tmp_path):

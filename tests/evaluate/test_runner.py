@@ -222,8 +222,9 @@ def test_a_sequence_is_told_of_the_focus(focus, passed):
 def test_a_damaged_result_is_told_before_the_rest_is_run(tmp_path, data):
     run = start(configure(data, limit=1), tmp_path / "run")
     evaluate(configure(data, limit=1), run, method=DiskMethod(), progress=False)
-    run.files()[0].write_text("{")
-    with pytest.raises(DatasetError, match=r"000000\.json: not JSON"):
+    file = run.files()[0]
+    file.write_text("{")
+    with pytest.raises(DatasetError, match=rf"{file.name}: not JSON"):
         evaluate(configure(data), run, method=DiskMethod(), progress=False)
     assert len(run.files()) == 1
 

@@ -158,7 +158,8 @@ class Dataset(Sequence[Sample]):
         if not found:
             first = self.images[0]
             # masks of 0 and 255 are common elsewhere
-            hint = "" if first.object_areas() else " (in a mask, 255 is void; objects are 1, 2, ...)"
+            unlabelled = not first.object_areas()
+            hint = " (in a mask, 255 is void; objects are 1, 2, ...)" if unlabelled else ""
             raise DatasetError(
                 f"{self.name}: no object of at least {self.min_area:g} of its image "
                 f"in {len(self.images)} images, the first of which is {first.path}{hint}"
