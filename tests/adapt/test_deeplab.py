@@ -201,6 +201,9 @@ def test_a_resumed_run_goes_on_exactly(tmp_path, dataset, changes):
         assert torch.equal(value, second.network.state_dict()[name]), name
     network = load_deeplab(tmp_path / "parts" / "last")
     assert network.config == config.network
+    released = load_deeplab(tmp_path / "parts" / "model").state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(released[name], value.half().float()), name
 
 
 def test_an_interruption_saves(tmp_path, dataset, monkeypatch):

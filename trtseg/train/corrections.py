@@ -170,7 +170,7 @@ class CorrectionsTrainer:
         save_every: int = 500,
         progress: Callable[[int, float], None] = lambda step, loss: None,
     ) -> bool:
-        """Train to the end, or until the time is up; True when done.
+        """Train to the end, or until the time is up; True when done, and `release`d.
 
         An interruption saves the run first.
         """
@@ -192,7 +192,10 @@ class CorrectionsTrainer:
             self.save()
             raise
         self.save()
-        return self.step >= self.steps
+        if self.step < self.steps:
+            return False
+        self.release()
+        return True
 
     def _round_start(self) -> int:
         first, length = self.config.sampled_steps, self.config.reset_every
@@ -277,13 +280,23 @@ class CorrectionsTrainer:
             for moment, value in moments.get(index, {}).items():
                 if value is not None:
                     tensors[f"optimiser.{moment}.{name}"] = value
-        state: dict[str, Any] = {
+        save_checkpoint(self.folder / "last", tensors, self._state())
+
+    def release(self) -> None:
+        """Write the checkpoint `model`: the weights alone, in half precision."""
+        tensors = {
+            f"model.{name}": value.half() if value.is_floating_point() else value
+            for name, value in self.network.state_dict().items()
+        }
+        save_checkpoint(self.folder / "model", tensors, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "network": self.config.network.to_dict(),
             "train": asdict(self.config),
             "step": self.step,
             "recent_loss": float(np.mean(self.losses[-100:])) if self.losses else None,
         }
-        save_checkpoint(self.folder / "last", tensors, state)
 
     def resume(self) -> None:
         """Continue from the folder's checkpoint.

@@ -49,6 +49,6 @@ def run(args: argparse.Namespace) -> int:
         done = trainer.run(
             max_minutes=args.max_minutes, save_every=args.save_every, progress=progress
         )
-    print(json.dumps({"done": done, "step": trainer.step,
-                      "checkpoint": str(args.output / "last")}))
+    checkpoint = args.output / ("model" if done else "last")
+    print(json.dumps({"done": done, "step": trainer.step, "checkpoint": str(checkpoint)}))
     return 0
