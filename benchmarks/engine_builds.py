@@ -17,11 +17,16 @@ from trtseg import bundle as bundles
 from trtseg.benchmark.machine import describe
 from trtseg.bundle import Bundle
 from trtseg.runtime.build_options import BuildOptions
-from trtseg.runtime.bundle_engines import requests
+from trtseg.runtime.bundle_engines import SizeRange, default_sizes, requests
 from trtseg.runtime.tensorrt_build import build_engine
 from trtseg.runtime.tensorrt_library import load_tensorrt
 
 CAPABILITIES = ("8.6", "8.9", "12.0")
+
+
+def _label(bounds: SizeRange) -> str:
+    low, _, high = ("{}x{}".format(*size) for size in bounds)
+    return low if low == high else f"{low} to {high}"
 
 
 def main() -> None:
@@ -36,12 +41,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name in args.bundles:
         bundle = read(name)
-        long_side, multiple = bundle.manifest.long_side_px, bundle.manifest.multiple_px
-        usual = (long_side * 3 // 4 // multiple * multiple, long_side)
-        sizes = {
-            "{}x{}".format(*usual): (usual, usual, usual),
-            "64x64 to 1024x1024": ((64, 64), usual, (1024, 1024)),
-        }
+        sizes = {_label(bounds): bounds for bounds in default_sizes(bundle)}
         for precision in bundle.precisions("segment"):
             for label, bounds in sizes.items():
                 for request in requests(

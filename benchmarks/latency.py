@@ -122,7 +122,7 @@ def points(image: np.ndarray) -> list[tuple[float, float, bool]]:
 
 
 def measure_trtseg(image: np.ndarray, args: argparse.Namespace) -> Samples:
-    """Encode; clicks with their phases, into a caller's buffer; the extra encode of a crop."""
+    """Encode; clicks with their phases, into a caller's buffer."""
     segmenter = Segmenter.load(
         args.model, backend=args.backend, device=args.device, threads=args.threads
     )

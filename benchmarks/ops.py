@@ -357,7 +357,7 @@ def best_maps(name: str, repeat: int) -> list[Row]:
 
 
 def prepared_images(name: str, repeat: int) -> list[Row]:
-    """To the working size of `lite`."""
+    """To 576 x 432."""
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZES[name], 3), np.uint8)
     size = (432, 576)
     mean, scale = (127.5, 127.5, 127.5), (1 / 127.5, 1 / 127.5, 1 / 127.5)

@@ -196,6 +196,9 @@ def test_an_engine_built_ahead_of_time_is_used_on_the_card(
         plan = build_engine(request.onnx, request.profiles, options=options).plan
         cache.store(request.key, plan)
     before = len(trt.calls)
+    card = Gpu(0, "NVIDIA Imaginary", "8.9", 1)
+    here = requests(bundle, flavour="tensorrt_rtx", version="1.7.1", gpu=card)
+    assert "ready, built ahead of time for 8.6,8.9" in cache.explain(here[0].key)
     engines = tensorrt.load(bundle, cache=cache)
     assert engines.segment.name == "tiny/segment"
     assert not [call for call in trt.calls[before:] if call[0] == "build"]

@@ -56,6 +56,15 @@ def test_a_ring_has_a_hole_and_simplifying_bounds_the_error() -> None:
     np.testing.assert_allclose(np.hypot(*(found[0].holes[0] - (150, 100)).T), 30, atol=2)
 
 
+def test_the_part_with_the_longest_outline_comes_first() -> None:
+    mask = np.zeros((200, 240), np.uint8)
+    cv2.circle(mask, (30, 30), 14, 255, -1)  # many points, a short outline
+    mask[60:190, 60:220] = 255
+    first, second = polygons(mask)
+    assert len(first.outline) < len(second.outline)
+    assert first.outline[:, 0].max() == 219
+
+
 def test_nothing_has_no_outline() -> None:
     assert polygons(np.zeros((5, 5), np.uint8)) == []
     for tolerance in (-1, np.nan, np.inf):

@@ -127,6 +127,22 @@ def test_a_bad_prompt_is_refused(predictor: Predictor, prompt: dict, message: st
     np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ({"point_coords": [["a", "b"]], "point_labels": [1]}, "point_coords"),
+        ({"point_coords": [[1, 1]], "point_labels": ["fore"]}, "point_labels"),
+        ({"box": "0 0 9 9"}, "box"),
+        ({"mask_input": "none"}, "mask_input"),
+    ],
+)
+def test_a_prompt_that_is_no_number_is_refused(
+    predictor: Predictor, prompt: dict, name: str
+) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected an array of numbers"):
+        predictor.predict(**prompt)
+
+
 def test_an_image_must_be_set(segmenter: Segmenter, photo: np.ndarray) -> None:
     predictor = Predictor(segmenter)
     assert not predictor.is_image_set

@@ -212,6 +212,8 @@ def test_a_cache_is_bounded_and_forgets_the_oldest(segmenter: Segmenter, photo: 
     assert len(nothing) == 0
     with pytest.raises(ValueError, match="max_bytes: expected at least 0"):
         EncodingCache(max_bytes=-1)
+    with pytest.raises(TypeError, match="max_bytes: expected an integer"):
+        EncodingCache("a lot")  # type: ignore[arg-type]
 
 
 def test_learning_without_torch_says_what_to_install(segmenter, monkeypatch) -> None:

@@ -77,7 +77,7 @@ def test_before_the_first_click_nothing_is_selected(session: Session) -> None:
     assert (p.selected, p.box, p.changed, p.clicks) == (-1, None, None, ())
     assert p.polygons() == []
     assert p.scores.size == 0
-    with pytest.raises(ValueError, match="index: expected 0 to -1, got 0"):
+    with pytest.raises(ValueError, match="index: expected none before the first click, got 0"):
         session.select(0)
 
 

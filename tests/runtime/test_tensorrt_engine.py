@@ -17,11 +17,13 @@ from tensorrt_fixture import device, fake_cupy, fake_tensorrt, graphs
 from tiny_model import write_tiny
 
 from trtseg import bundle as bundles
+from trtseg.cli import main
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
 from trtseg.runtime import bundle_engines, tensorrt
 from trtseg.runtime.build_options import BuildOptions, Profile
+from trtseg.runtime.bundle_engines import requests
 from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import CudaMemory, describe_gpu, load_cupy, record_cuda_graph
+from trtseg.runtime.cuda_memory import CudaMemory, Gpu, describe_gpu, load_cupy, record_cuda_graph
 from trtseg.runtime.pipeline import LANES, RECORDED_CLICKS, ROOM
 from trtseg.runtime.recording import RUNS_BEFORE_RECORDING, Recorded
 from trtseg.runtime.segmenter import Segmenter
@@ -579,6 +581,32 @@ def test_engines_are_built_once_and_rebuilt_for_another_tensorrt(
     monkeypatch.setitem(sys.modules, "tensorrt", newer)
     tensorrt.load(bundle, cache=cache)
     assert builds(newer) == roles
+
+
+def test_engines_of_other_sizes_and_options_are_found_with_them(trt, tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    command = ["build-engine", str(tiny), "--output", str(folder), "--profile", "96x128"]
+    assert main([*command, "--optimization-level", "5"]) == 0
+    builds = [what for what, _ in trt.calls].count("build")
+    assert builds == len(bundles.read(tiny).manifest.graphs)
+    wanted = {
+        "sizes": [((96, 128), (96, 128), (96, 128))],
+        "options": BuildOptions(optimization_level=5),
+    }
+    tensorrt.load(bundles.read(tiny), cache=EngineCache(folder), **wanted)
+    assert [what for what, _ in trt.calls].count("build") == builds
+    tensorrt.load(bundles.read(tiny), cache=EngineCache(folder))
+    assert [what for what, _ in trt.calls].count("build") == 2 * builds
+
+
+def test_tensorrt_for_rtx_builds_for_the_card_at_hand(tiny) -> None:
+    gpu = Gpu(0, "NVIDIA Imaginary", "8.9", 1)
+    bundle = bundles.read(tiny)
+    for request in requests(bundle, flavour="tensorrt_rtx", version="1.7.1", gpu=gpu):
+        assert request.options.compute_capabilities == ("8.9",)
+        assert request.key.compute_capability == "8.9"
+    for request in requests(bundle, flavour="tensorrt", version="11.4", gpu=gpu):
+        assert request.options.compute_capabilities == ()
 
 
 def test_progress_and_cancellation_reach_the_build(trt, tiny, tmp_path: Path) -> None:

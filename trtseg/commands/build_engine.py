@@ -20,7 +20,7 @@ from trtseg.runtime.tensorrt_library import load_tensorrt
 EXAMPLES = """\
 examples:
   trtseg build-engine lite                      for this machine's GPU
-  trtseg build-engine lite --profile 480x640 --profile 64x64:480x640:1024x1024
+  trtseg build-engine lite --profile 448x576 --profile 32x32:448x576:576x576
   trtseg build-engine lite --target rtx --compute-capability 8.6,8.9,12.0 --output engines/
                                                 ahead of time: no GPU is needed"""
 
@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refittable",
         metavar="NAMES",
         default="",
-        help="ONNX initialisers that adaptation will replace, separated by commas, or all",
+        help="ONNX initialisers that a program of yours will replace, separated by commas, or "
+        "all; adaptation builds its own engines",
     )
     parser.add_argument("--device", type=integer(0), default=0, help="number of the GPU")
     parser.add_argument("--output", metavar="FOLDER", help="default: the user's engine cache")

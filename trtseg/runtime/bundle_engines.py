@@ -76,7 +76,8 @@ def requests(
         gpu: the GPU they will run on; None ahead of time.
         precision: "fp16" or "fp32"; by default fp16 where the bundle has it for every graph.
         sizes: working sizes as (minimum, optimum, maximum); `default_sizes` when empty.
-        options: workspace, optimisation level and targets; its precision is ignored.
+        options: workspace, optimisation level and targets; its precision is ignored. TensorRT for
+            RTX builds for `gpu`, where there is one and no other target is given.
         target: see `load_tensorrt`.
 
     Raises:
@@ -90,6 +91,9 @@ def requests(
     if precision not in ("fp16", "fp32"):
         raise ValueError(f"precision: expected 'fp16' or 'fp32', got {precision!r}")
     options = replace(options or BuildOptions(), precision=cast("Precision", precision))
+    if flavour == "tensorrt_rtx" and gpu is not None and not options.compute_capabilities:
+        # told which card it is for, TensorRT for RTX compiles for no other
+        options = replace(options, compute_capabilities=(gpu.compute_capability,))
     sizes = tuple(sizes) or default_sizes(bundle)
     for size in {bound for bounds in sizes for bound in bounds}:
         if any(side < 1 or side % manifest.multiple_px for side in size):

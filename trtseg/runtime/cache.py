@@ -89,7 +89,8 @@ class EngineCache:
 
     Raises:
         ValueError: limit_mib <= 0.
-        EngineError: the folder cannot be created, or others may write to it.
+        EngineError: the folder cannot be created, anybody may write to it, or it belongs to
+            another user.
     """
 
     def __init__(self, directory: str | Path | None = None, *, limit_mib: float = 8192.0) -> None:
@@ -150,6 +151,13 @@ class EngineCache:
             return f"{key.graph}: the engine is ready ({len(plan) / 2**20:.1f} MiB)"
         if problem is not None:
             return f"{key.graph}: will be rebuilt, {problem}"
+        portable = self.load_portable(key)
+        if portable is not None:
+            plan, found = portable
+            return (
+                f"{key.graph}: the engine is ready, built ahead of time for "
+                f"{found.compute_capability} ({len(plan) / 2**20:.1f} MiB)"
+            )
         nearest = self._nearest(key)
         if nearest is None:
             return f"{key.graph}: will be built, no engine of this graph is in the cache"

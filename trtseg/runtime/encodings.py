@@ -27,8 +27,12 @@ class EncodingCache:
             max_bytes: of the encodings held; one larger than this is returned but not kept.
 
         Raises:
+            TypeError: max_bytes is no integer.
             ValueError: max_bytes is negative.
         """
+        given: object = max_bytes
+        if isinstance(given, bool) or not isinstance(given, (int, np.integer)):
+            raise TypeError(f"max_bytes: expected an integer, got {given!r}")
         if max_bytes < 0:
             raise ValueError(f"max_bytes: expected at least 0, got {max_bytes}")
         self.max_bytes = max_bytes

@@ -52,7 +52,7 @@ def polygons(mask: np.ndarray, tolerance_px: float = 1.0) -> list[Polygon]:
             holes.append(_simplified(contours[child], tolerance_px))
             child = int(hierarchy.reshape(-1, 4)[child][0])
         found.append(Polygon(_simplified(contour, tolerance_px), tuple(holes)))
-    return sorted(found, key=lambda p: -len(p.outline))
+    return sorted(found, key=lambda part: -cv2.arcLength(part.outline, closed=True))
 
 
 def _simplified(contour: np.ndarray, tolerance_px: float) -> np.ndarray:

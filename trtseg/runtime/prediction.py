@@ -27,10 +27,11 @@ class Prediction:
             buffer.
         changed: box (x0, y0, x1, y1), half open, around the pixels that differ from the mask
             before; None when none does.
-        selected: index of the shown candidate; -1 before the first click.
+        selected: index of the shown candidate; -1 before the first click, 0 after `set_mask`.
         scores: float32 [M], what the model's selector thinks of each candidate, 0 to 1: of `lite`
             the overlap with the object to expect (of a model that selects as the paper does, the
-            probability to be the best one). Empty before the first click, 0 without a selector.
+            probability to be the best one). Empty before the first click, [0] after
+            `set_mask`, 0 without a selector.
         clicks: the clicks that led here.
         timing: what it took.
     """

@@ -17,8 +17,8 @@ class Predictor:
     """`set_image`, then `predict`, as with Segment Anything's `SamPredictor`.
 
     Differences: a click's mask builds on the mask before it, so points are answered in their
-    order; when a call repeats the points of the last one and adds some, only the new ones are
-    run. A box becomes a positive point at its centre and negative points at its corners.
+    order, boxes first; when a call repeats the points of the last one and adds some, only the new
+    ones are run. A box becomes a positive point at its centre and negative ones at its corners.
     `multimask_output=True` gives as many masks as the model has hypotheses.
 
     Not for several threads at once: it holds a current image. Use `Segmenter` there.
@@ -83,6 +83,8 @@ class Predictor:
             logits: float32 [C, h, w], of the network's size, fit for `mask_input`.
 
         Raises:
+            TypeError: a prompt is no array of numbers.
+            EngineError: a network failed.
             ValueError: no image is set, no prompt is given, shapes do not fit, or a point lies
                 outside of the image.
         """
@@ -113,7 +115,7 @@ class Predictor:
     ) -> Prediction:
         known = None
         if mask_input is not None:
-            known = np.shape(mask_input), np.asarray(mask_input, np.float32).tobytes()
+            known = np.shape(mask_input), _numbers(mask_input, "mask_input").tobytes()
         if known != self._mask_input or points[: len(self._answered)] != self._answered:
             session.reset()
             self._answered, self._mask_input = [], None
@@ -140,8 +142,8 @@ def _points(
     """(x, y, positive) of a prompt, the box first."""
     if (coords is None) != (labels is None):
         raise ValueError("point_labels: expected with point_coords, and only with them")
-    xy = np.zeros((0, 2)) if coords is None else np.asarray(coords, np.float64)
-    kinds = np.zeros(0) if labels is None else np.asarray(labels)
+    xy = np.zeros((0, 2)) if coords is None else _numbers(coords, "point_coords")
+    kinds = np.zeros(0) if labels is None else _numbers(labels, "point_labels")
     if xy.ndim != 2 or xy.shape[1] != 2 or kinds.shape != xy.shape[:1]:
         raise ValueError(
             f"point_coords: expected [N, 2] with labels [N], got {list(xy.shape)} "
@@ -152,7 +154,7 @@ def _points(
     corners = [xy[kinds == TOP_LEFT], xy[kinds == BOTTOM_RIGHT]]
     boxes = []
     if box is not None:
-        values = np.asarray(box, np.float64).reshape(-1)
+        values = _numbers(box, "box").reshape(-1)
         if values.shape != (4,):
             raise ValueError(f"box: expected [4], got {list(np.shape(box))}")
         boxes.append(values)
@@ -173,8 +175,15 @@ def _points(
     return found
 
 
+def _numbers(values: object, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected an array of numbers, got {values!r}") from None
+
+
 def _full_mask(mask_input: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    logits = np.asarray(mask_input, np.float32)
+    logits = _numbers(mask_input, "mask_input").astype(np.float32)
     if logits.ndim != 3 or logits.shape[0] != 1 or 0 in logits.shape:
         raise ValueError(f"mask_input: expected [1, h, w], got {list(logits.shape)}")
     return cv2.resize(logits[0], (size[1], size[0])) > 0

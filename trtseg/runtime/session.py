@@ -161,6 +161,8 @@ class Session:
             start = perf_counter()
             before = self._states[self._at]
             count = 0 if before.maps is None else len(before.maps)
+            if count == 0:
+                raise ValueError(f"index: expected none before the first click, got {index}")
             if not 0 <= index < count:
                 raise ValueError(f"index: expected 0 to {count - 1}, got {index}")
             return self._change(self._stepper.select(before, int(index)), Timing(), out, start)

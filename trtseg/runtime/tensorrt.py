@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,12 +12,12 @@ from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.runtime.build_options import BuildOptions
 from trtseg.runtime.build_progress import Progress
-from trtseg.runtime.bundle_engines import obtain, requests
+from trtseg.runtime.bundle_engines import SizeRange, obtain, requests
 from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import CudaMemory, Gpu, describe_gpu, load_cupy, record_cuda_graph
+from trtseg.runtime.cuda_memory import CudaMemory, describe_gpu, load_cupy, record_cuda_graph
 from trtseg.runtime.engine import Availability, Engines
 from trtseg.runtime.tensorrt_engine import TensorRTEngine, captures_itself
-from trtseg.runtime.tensorrt_library import TensorRT, load_tensorrt
+from trtseg.runtime.tensorrt_library import load_tensorrt
 from trtseg.runtime.tensorrt_refit import RefitPair
 
 _log = logging.getLogger(__name__)
@@ -57,6 +56,8 @@ def load(
     cache: EngineCache | None = None,
     limit_mib: int | None = None,
     cuda_graphs: bool = True,
+    sizes: Sequence[SizeRange] = (),
+    options: BuildOptions | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Engines:
@@ -72,13 +73,17 @@ def load(
             weights come on top.
         cuda_graphs: replay each click, and the encoder, as one CUDA graph. TensorRT for RTX
             records its networks by itself instead, one graph each.
+        sizes: working sizes as (minimum, optimum, maximum); `default_sizes` when empty. An image
+            that none of them holds is an error when it is encoded.
+        options: how to build, but for the precision; None for the defaults. What was built
+            beforehand is found with the sizes and options that it was built with.
         progress: see `build_engine`; called for each engine that is built.
         cancelled: polled while building; True ends it.
 
     Raises:
         BackendUnavailable: TensorRT, CuPy or a GPU is missing.
         EngineError: an engine cannot be built or loaded.
-        ValueError: no such device.
+        ValueError: no such device, or a size at which the model does not work.
     """
     del threads
     kind, _, number = (device or "cuda").partition(":")
@@ -97,7 +102,8 @@ def load(
             version=tensorrt.version,
             gpu=gpu,
             precision=precision,
-            options=_options(tensorrt, gpu),
+            sizes=sizes,
+            options=options,
         ):
             cached = obtain(request, cache, progress=progress, cancelled=cancelled)
             if cached.built:
@@ -157,7 +163,7 @@ def load_refit_pair(
                 version=tensorrt.version,
                 gpu=gpu,
                 precision="fp16" if half else "fp32",
-                options=replace(_options(tensorrt, gpu), refittable=tuple(sorted(names))),
+                options=BuildOptions(refittable=tuple(sorted(names))),
             )
             if request.role == "segment"
         )
@@ -175,10 +181,3 @@ def load_refit_pair(
             )
 
     return RefitPair(make)
-
-
-def _options(tensorrt: TensorRT, gpu: Gpu) -> BuildOptions:
-    """For the GPU at hand; TensorRT for RTX is told which, so that it compiles for no other."""
-    if tensorrt.flavour == "tensorrt_rtx":
-        return BuildOptions(compute_capabilities=(gpu.compute_capability,))
-    return BuildOptions()
