@@ -1,6 +1,6 @@
 """Every graph of some bundles as an engine of TensorRT for RTX: build times and sizes.
 
-    python benchmarks/engine_builds.py lite random:full --json benchmarks/results/engine-builds-rtx.json
+    python benchmarks/engine_builds.py lite random:full --json FILE
 
 prints a Markdown table. It needs `tensorrt_rtx` and no GPU; in a checkout, the test fixture stands
 in for it: `PYTHONPATH=tests python -m tensorrt_fixture python benchmarks/engine_builds.py ...`.
