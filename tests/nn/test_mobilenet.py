@@ -61,29 +61,10 @@ def test_shared_weights_load(weights_folder):
 
 
 @pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 1), (33, 65)])
-def test_the_form_for_training_has_the_values_and_gradients_of_the_strided_layer(size):
+@pytest.mark.parametrize(("stride", "dilation"), [(2, 1), (1, 2), (1, 4)])
+def test_the_form_for_training_has_the_values_and_gradients_of_the_layer(size, stride, dilation):
     torch.manual_seed(0)
-    block = InvertedResidual(4, 6, 2, 2).double()
-    x = torch.randn(2, 4, *size, dtype=torch.double)
-    with torch.no_grad():
-        expected = block(x)
-    torch.testing.assert_close(block(x), expected)
-    block(x).square().sum().backward()
-    found = {name: parameter.grad.clone() for name, parameter in block.named_parameters()}
-    block.zero_grad()
-    y = F.relu6(block.expand(x))
-    layer = block.depthwise
-    y = F.conv2d(y, layer.weight, layer.bias, 2, 1, groups=layer.groups)
-    block.project(F.relu6(y)).square().sum().backward()
-    for name, parameter in block.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad)
-
-
-@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 1), (33, 65)])
-@pytest.mark.parametrize("dilation", [2, 4])
-def test_the_form_for_training_has_the_values_and_gradients_of_the_dilated_layer(size, dilation):
-    torch.manual_seed(0)
-    block = InvertedResidual(4, 6, 2, 1).double()
+    block = InvertedResidual(4, 6, 2, stride).double()
     layer = block.depthwise
     layer.dilation = layer.padding = (dilation, dilation)
     x = torch.randn(2, 4, *size, dtype=torch.double)
@@ -94,7 +75,8 @@ def test_the_form_for_training_has_the_values_and_gradients_of_the_dilated_layer
     found = {name: parameter.grad.clone() for name, parameter in block.named_parameters()}
     block.zero_grad()
     y = F.relu6(block.expand(x))
-    y = F.conv2d(y, layer.weight, layer.bias, 1, dilation, dilation, layer.groups)
+    y = F.conv2d(y, layer.weight, layer.bias, stride, dilation, dilation, layer.groups)
     block.project(F.relu6(y)).square().sum().backward()
     for name, parameter in block.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad)
+
