@@ -236,7 +236,8 @@ def test_importance_and_experiments_of_an_early_fusion_checkpoint(data, tmp_path
 
 def test_the_committed_experiments_can_be_read():
     folder = Path(__file__).parents[2] / "docs" / "adaptation"
-    names = ("experiment", "tune", "tune-steps", "ablation", "early-fusion", "early-fusion-tune")
+    names = ("experiment", "tune", "tune-steps", "ablation", "early-fusion", "early-fusion-tune",
+             "early-fusion-tune-rate")
     for name in names:
         experiment = experiment_command.read_experiment(folder / f"{name}.json", None, 2)
         assert {source.objects for source in experiment.sources} == {2}
