@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from trtseg import Segmenter
+from trtseg.errors import TrtsegError
 from trtseg.evaluate.clicks import PROTOCOLS, make_clicker
 from trtseg.evaluate.datasets import Dataset, open_dataset
 from trtseg.evaluate.metrics import iou
@@ -67,6 +68,14 @@ def main() -> None:
     parser.add_argument("--min-area", type=float, default=0.005, help="of the image")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
+    try:
+        measure(args)
+    except (TrtsegError, OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Print the table."""
     names = [args.model, args.against] if args.against else [args.model]
     segmenters = [Segmenter.load(name, threads=args.threads) for name in names]
     other = " other model | shown - other |" if args.against else " shown - first |"

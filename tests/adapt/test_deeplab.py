@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from trtseg import bundle as bundles
-from trtseg.errors import CheckpointError
+from trtseg.cli import main
+from trtseg.errors import CheckpointError, TrtsegError
 from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.deeplab import (
     DeepLab,
@@ -220,6 +221,51 @@ def test_an_interruption_saves(tmp_path, dataset, monkeypatch):
     assert resumed.step == 2
 
 
+def test_a_training_that_diverges_ends_in_one_error_and_keeps_what_was_saved(tmp_path, dataset):
+    trainer = CorrectionsTrainer(_config(tmp_path, dataset), tmp_path / "run")
+    trainer.save()
+    with torch.no_grad():
+        trainer.network.head.bias.fill_(float("nan"))
+    for spoilt in (trainer.run, trainer.save, trainer.release):
+        with pytest.raises(TrtsegError, match="diverged"):
+            spoilt()
+    assert not (tmp_path / "run" / "model").exists()
+    kept = load_deeplab(tmp_path / "run" / "last")
+    assert bool(torch.isfinite(kept.head.bias).all())
+    with torch.no_grad():
+        trainer.network.head.bias.fill_(1e5)
+    with pytest.raises(TrtsegError, match=r"head\.bias is not finite in float16"):
+        trainer.release()
+
+
+def test_a_run_is_resumed_with_its_own_optimiser_alone(tmp_path, dataset):
+    first = CorrectionsTrainer(_config(tmp_path, dataset, optimiser="adamw"), tmp_path / "run")
+    first._round()
+    first.save()
+    with pytest.raises(CheckpointError, match=r"expected the momentum_buffer .* sgd keeps"):
+        CorrectionsTrainer(_config(tmp_path, dataset), tmp_path / "run").resume()
+    short = _config(tmp_path, dataset, optimiser="adamw", sampled_steps=0, corrected_steps=1)
+    longer = _config(tmp_path, dataset, optimiser="adamw")
+    CorrectionsTrainer(short, tmp_path / "run").resume()
+    trainer = CorrectionsTrainer(longer, tmp_path / "run")
+    trainer.step = 7
+    trainer.save()
+    with pytest.raises(CheckpointError, match="step: expected 0 to 1"):
+        CorrectionsTrainer(short, tmp_path / "run").resume()
+
+
+def test_what_cannot_work_is_told_before_the_training(tmp_path, dataset, capsys):
+    _config(tmp_path, dataset)
+    config = str(tmp_path / "config.json")
+    (tmp_path / "file").write_text("")
+    for arguments, words in (
+        (["--output", str(tmp_path / "file")], "File exists"),
+        (["--output", str(tmp_path / "a"), "--device", "gpu9"], "--device: expected"),
+    ):
+        assert main(["train-corrections", config, *arguments]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_another_kind_of_checkpoint_is_refused(tmp_path, dataset):
     trainer = CorrectionsTrainer(_config(tmp_path, dataset), tmp_path / "run")
     trainer.save()
@@ -266,7 +312,19 @@ def test_the_pretrained_layers_learn_at_their_own_rate(tmp_path, dataset):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("optimiser", "lion"), ("encoder_factor", -1), ("clip_norm", 0), ("jaccard_weight", -0.5)],
+    [
+        ("optimiser", "lion"),
+        ("encoder_factor", -1),
+        ("clip_norm", 0),
+        ("jaccard_weight", -0.5),
+        ("sampled_steps", -5),
+        ("learning_rate", 0),
+        ("seed", 2**70),
+        ("data", []),
+        ("network", {"rates": [0]}),
+        ("network", {"width": 0}),
+        ("crop", {"objects": 1, "shift": -1}),
+    ],
 )
 def test_values_that_are_not_allowed_are_named(tmp_path, dataset, name, value):
     with pytest.raises(ValueError, match=name):

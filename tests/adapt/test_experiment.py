@@ -26,6 +26,7 @@ from trtseg.adapt.experiment import (
 from trtseg.adapt.experiment_report import running_mean, summarise, write_report
 from trtseg.adapt.importance import chosen_config, importance_path, save_importance
 from trtseg.adapt.subjects import at_working_size, bundle_subject, early_fusion_subject
+from trtseg.errors import DatasetError
 from trtseg.nn.checkpoint import save_checkpoint
 from trtseg.nn.deeplab import DeepLab, small_config
 from trtseg.runtime.segmenter import Segmenter
@@ -108,6 +109,27 @@ def test_a_line_that_was_cut_off_is_ignored(tmp_path):
     assert Records(path).of("a") == [{"job": "a", "clicks": 1}]
 
 
+def test_a_row_after_a_cut_off_line_stands_alone_and_other_damage_is_named(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"job": "a", "clicks": 1}\n{"job": "a", "cli')
+    Records(path).add({"job": "a", "clicks": 2})
+    assert [row["clicks"] for row in Records(path).of("a")] == [1, 2]
+    path.write_text('{"job": "a"}\nnonsense\n{"job": "a"}\n')
+    with pytest.raises(DatasetError, match=r"records\.jsonl, line 2: not a record"):
+        Records(path)
+
+
+def test_a_series_of_an_unknown_source_is_refused(tmp_path):
+    file = tmp_path / "e.json"
+    source = {"path": "disks"}
+    file.write_text(json.dumps({"sources": [source],
+                                "series": [{"label": "own", "sources": ["nosuch"]}]}))
+    with pytest.raises(ValueError, match="own: expected sources of disks, got 'nosuch'"):
+        experiment_command.read_experiment(file, None, 0)
+    with pytest.raises(ValueError, match="target: expected in"):
+        Experiment((Source("disks"),), (), target=7)
+
+
 def test_the_report_compares_with_the_fixed_model(model, data, tmp_path):
     records = _run(model, data, tmp_path / "records.jsonl")
     summary = summarise(EXPERIMENT, records)
@@ -183,7 +205,12 @@ def test_the_experiment_command(model, data, tmp_path, capsys):
     assert experiment_command.run(_parse(experiment_command, *arguments)) == 0
     assert "| disks | 3 | fixed |" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["model"] == model.bundle.fingerprint
+    fingerprint, importance = results["model"].split()
+    assert fingerprint == model.bundle.fingerprint
+    # records of the same model with another importance do not mix with these
+    (tmp_path / "out" / "model.txt").write_text(f"{fingerprint} {importance[::-1]}")
+    with pytest.raises(ValueError, match="another model or importance"):
+        experiment_command.run(_parse(experiment_command, *arguments))
     (tmp_path / "out" / "model.txt").write_text("another")
     with pytest.raises(ValueError, match="another model"):
         experiment_command.run(_parse(experiment_command, *arguments))

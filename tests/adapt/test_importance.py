@@ -11,6 +11,7 @@ from trtseg.adapt.importance import (
     importance_path,
     load_importance,
     memory_aware_synapses,
+    read_importance,
     save_importance,
 )
 from trtseg.adapt.latent import Tail
@@ -74,6 +75,18 @@ def test_importance_of_another_model_is_refused(tmp_path):
     save_importance(importance_path(model), {"a": torch.ones(1)}, other.fingerprint, {})
     with pytest.raises(BundleError, match="another model"):
         load_importance(model, ["a"])
+
+
+def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path):
+    path = tmp_path / "m.importance.safetensors"
+    with pytest.raises(ValueError, match="expected finite values, got others in a"):
+        save_importance(path, {"a": torch.tensor([1.0, np.nan])}, "model", {})
+    assert not path.exists()
+    save_importance(path, {"a": torch.ones(2)}, "model", {})
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b"\xc0\x7f")  # bfloat16 NaN
+    with pytest.raises(BundleError, match="a: expected finite values"):
+        read_importance(path, "model")
 
 
 def test_a_damaged_file_is_refused(tmp_path):

@@ -599,6 +599,22 @@ def test_engines_of_other_sizes_and_options_are_found_with_them(trt, tiny, tmp_p
     assert [what for what, _ in trt.calls].count("build") == 2 * builds
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"sizes": [((96, 128), (96, 128))]}, ValueError, "sizes: expected"),
+        ({"sizes": ["512"]}, ValueError, "sizes: expected"),
+        ({"sizes": [(96, 96, 96)]}, ValueError, "sizes: expected"),
+        ({"sizes": [((128, 128), (96, 96), (96, 96))]}, ValueError, "in this order"),
+        ({"sizes": [((48, 64), (48, 64), (48, 64))]}, ValueError, "multiples of 32"),
+        ({"options": {}}, TypeError, "options: expected BuildOptions, got dict"),
+    ],
+)
+def test_sizes_and_options_are_checked(trt, tiny, tmp_path: Path, arguments, error, words) -> None:
+    with pytest.raises(error, match=words):
+        tensorrt.load(bundles.read(tiny), cache=EngineCache(tmp_path / "cache"), **arguments)
+
+
 def test_tensorrt_for_rtx_builds_for_the_card_at_hand(tiny) -> None:
     gpu = Gpu(0, "NVIDIA Imaginary", "8.9", 1)
     bundle = bundles.read(tiny)

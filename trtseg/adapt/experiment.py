@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from trtseg.adapt.config import AdaptConfig
+from trtseg.errors import DatasetError
 from trtseg.evaluate import Dataset, Sample, open_dataset
 from trtseg.evaluate.clicks import make_clicker
 from trtseg.evaluate.metrics import clicks_to_reach
@@ -105,6 +106,10 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.long_side_px < 0:
             raise ValueError(f"long_side_px: expected at least 0, got {self.long_side_px}")
+        if not 0 < self.target <= 1:
+            raise ValueError(f"target: expected in (0, 1], got {self.target}")
+        if self.clicks < 1:
+            raise ValueError(f"clicks: expected at least 1, got {self.clicks}")
 
 
 class ImageSequence(Protocol):
@@ -158,17 +163,28 @@ def samples_of(source: Source, data: Path) -> list[Sample]:
 
 
 class Records:
-    """Results, one JSON line per object; what is written stays, and is not computed again."""
+    """Results, one JSON line per object; what is written stays, and is not computed again.
+
+    Raises:
+        DatasetError: a line of the file is no record.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: dict[str, list[dict[str, Any]]] = {}
-        if path.is_file():
-            for line in path.read_text().splitlines():
-                # a line that was cut off by an interruption ends the file
-                if line.endswith("}"):
-                    row = json.loads(line)
-                    self._rows.setdefault(row["job"], []).append(row)
+        if not path.is_file():
+            return
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = json.loads(line)
+                self._rows.setdefault(row["job"], []).append(row)
+            except (ValueError, TypeError, KeyError):
+                raise DatasetError(f"{path}, line {number}: not a record") from None
+        if whole != text:
+            # an interruption cut the last line off: the next one must not be joined to it
+            self._replace(whole)
 
     def of(self, job: str) -> list[dict[str, Any]]:
         """The rows of a job, in the order of its objects."""
@@ -185,6 +201,9 @@ class Records:
         """Keep the first rows of a job only; the others are computed again."""
         self._rows[job] = self.of(job)[:count]
         text = "".join(json.dumps(row) + "\n" for rows in self._rows.values() for row in rows)
+        self._replace(text)
+
+    def _replace(self, text: str) -> None:
         fresh = self.path.with_name(f".{self.path.name}")
         fresh.write_text(text)
         fresh.replace(self.path)

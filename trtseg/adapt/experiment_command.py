@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 from trtseg.commands.arguments import integer, threads
+from trtseg.runtime.engine_key import file_sha256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +67,12 @@ def read_experiment(path: Path, only: list[str] | None, objects: int) -> Any:
 
     experiment = build(Experiment, read_json(path), "experiment")
     known = [source.name for source in experiment.sources]
+    for series in experiment.series:
+        for name in series.sources:
+            if name not in known:
+                raise ValueError(
+                    f"{series.label}: expected sources of {', '.join(known)}, got {name!r}"
+                )
     for name in only or ():
         if name not in known:
             raise ValueError(f"--only: expected of {', '.join(known)}, got {name!r}")
@@ -80,15 +86,28 @@ def read_experiment(path: Path, only: list[str] | None, objects: int) -> Any:
 
 def open_model(args: argparse.Namespace, experiment: Any) -> tuple[str, Any]:
     """(identity of the model, how to make its sequences)."""
+    from trtseg.adapt.importance import checkpoint_importance_path, importance_path
     from trtseg.adapt.subjects import at_working_size, bundle_subject, early_fusion_subject
+    from trtseg.nn.checkpoint import read_checkpoint
     from trtseg.runtime.segmenter import Segmenter
 
     if args.early_fusion is not None:
-        state = json.loads((args.early_fusion / "state.json").read_text())
-        return state["tensors_sha256"], early_fusion_subject(args.early_fusion)
+        _, state = read_checkpoint(args.early_fusion)
+        identity = _identity(
+            state["tensors_sha256"], checkpoint_importance_path(args.early_fusion)
+        )
+        return identity, early_fusion_subject(args.early_fusion)
     segmenter = Segmenter.load(args.model, threads=args.threads)
     segmenter = at_working_size(segmenter, experiment.long_side_px)
-    return segmenter.bundle.fingerprint, bundle_subject(segmenter, focus=experiment.focus)
+    identity = _identity(segmenter.bundle.fingerprint, importance_path(segmenter.bundle))
+    return identity, bundle_subject(segmenter, focus=experiment.focus)
+
+
+def _identity(model: str, importance: Path) -> str:
+    """Of a model with the importance beside it, on which adaptation depends as well."""
+    if not importance.is_file():
+        return model
+    return f"{model} {file_sha256(importance)}"
 
 
 def mark_model(output: Path, model: str) -> None:
@@ -99,7 +118,9 @@ def mark_model(output: Path, model: str) -> None:
     """
     mark = output / "model.txt"
     if mark.exists() and mark.read_text().strip() != model:
-        raise ValueError(f"{output}: holds records of another model; choose another --output")
+        raise ValueError(
+            f"{output}: holds records of another model or importance; choose another --output"
+        )
     output.mkdir(parents=True, exist_ok=True)
     mark.write_text(model + "\n")
 

@@ -70,7 +70,13 @@ def save_importance(
         importance: by name in the state dict.
         model: fingerprint of the bundle, or hash of the checkpoint's tensors.
         notes: provenance, and "config": an `AdaptConfig` in JSON that was chosen for the model.
+
+    Raises:
+        ValueError: a value is not finite; nothing is written.
     """
+    for name, value in importance.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"importance: expected finite values, got others in {name}")
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     try:
@@ -103,6 +109,9 @@ def read_importance(path: Path, model: str) -> tuple[dict[str, Tensor], dict[str
         raise BundleError(f"{path}: cannot be read: {error}") from error
     if notes.get("format") != FORMAT or notes.get("model") != model:
         raise BundleError(f"{path}: belongs to another model")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path}: {name}: expected finite values")
     return {name: tensor.float() for name, tensor in tensors.items()}, notes
 
 

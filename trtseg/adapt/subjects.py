@@ -14,6 +14,7 @@ from trtseg.adapt.early_fusion import EarlyFusionModel, EarlyFusionSequence, Ear
 from trtseg.adapt.experiment import FixedSequence, ImageSequence, MakeSequence
 from trtseg.adapt.importance import checkpoint_importance_path, read_importance
 from trtseg.adapt.sequence import Sequence
+from trtseg.errors import BundleError
 from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.nn.deeplab import load_deeplab
 from trtseg.runtime.segmenter import Segmenter
@@ -71,11 +72,15 @@ def early_fusion_subject(path: Path) -> MakeSequence:
 
     Raises:
         CheckpointError: no such checkpoint.
-        BundleError: there is no importance beside it.
+        BundleError: there is no importance beside it, or it does not fit.
     """
     network = load_deeplab(path)
     _, state = read_checkpoint(path)
-    importance, _ = read_importance(checkpoint_importance_path(path), state["tensors_sha256"])
+    file = checkpoint_importance_path(path)
+    importance, _ = read_importance(file, state["tensors_sha256"])
+    for name, value in network.named_parameters():
+        if name not in importance or importance[name].shape != value.shape:
+            raise BundleError(f"{file}: {name}: expected {list(value.shape)}, got another or none")
 
     def make(mode: str, config: AdaptConfig, state: Path) -> ImageSequence:
         del state

@@ -35,6 +35,7 @@ def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], state: dict[st
         fresh.chmod(0o755)
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, fresh / "tensors.safetensors")
+        (fresh / "tensors.safetensors").chmod(0o644)
         digest = hashlib.sha256((fresh / "tensors.safetensors").read_bytes()).hexdigest()
         record = {"format": FORMAT, "tensors_sha256": digest, **state}
         (fresh / "state.json").write_text(json.dumps(record, indent=1))
@@ -58,7 +59,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         CheckpointError: it is missing, truncated, altered or of another format.
     """
     path = Path(path)
-    old = path.with_name(f".{path.name}.old")
+    place = path.resolve()
+    old = place.with_name(f".{place.name}.old")
     if not path.exists() and old.exists():
         # the swap was interrupted between its two steps
         old.replace(path)

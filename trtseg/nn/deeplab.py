@@ -54,6 +54,11 @@ class DeepLabConfig:
         if self.encoder_stride not in (8, 16, 32):
             raise ValueError(f"encoder_stride: expected 8, 16 or 32, got {self.encoder_stride}")
         object.__setattr__(self, "rates", tuple(self.rates))
+        for name in ("width", "low_level_width", "disk_radius_px", "working_long_side_px"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
+        if not self.rates or min(self.rates) < 1:
+            raise ValueError(f"rates: expected dilations of at least 1, got {list(self.rates)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -81,7 +81,8 @@ def requests(
         target: see `load_tensorrt`.
 
     Raises:
-        ValueError: a size is not a multiple that the model works at.
+        TypeError: options are no `BuildOptions`.
+        ValueError: a size is not a multiple that the model works at, or sizes are no ranges.
         BundleError: a graph is missing in that precision.
     """
     manifest = bundle.manifest
@@ -90,11 +91,13 @@ def requests(
         precision = "fp16" if both else "fp32"
     if precision not in ("fp16", "fp32"):
         raise ValueError(f"precision: expected 'fp16' or 'fp32', got {precision!r}")
+    if options is not None and not isinstance(options, BuildOptions):
+        raise TypeError(f"options: expected BuildOptions, got {type(options).__name__}")
     options = replace(options or BuildOptions(), precision=cast("Precision", precision))
     if flavour == "tensorrt_rtx" and gpu is not None and not options.compute_capabilities:
         # told which card it is for, TensorRT for RTX compiles for no other
         options = replace(options, compute_capabilities=(gpu.compute_capability,))
-    sizes = tuple(sizes) or default_sizes(bundle)
+    sizes = tuple(_size_range(given) for given in sizes) or default_sizes(bundle)
     for size in {bound for bounds in sizes for bound in bounds}:
         if any(side < 1 or side % manifest.multiple_px for side in size):
             raise ValueError(
@@ -167,6 +170,25 @@ def obtain(
             plan, False, f"{found.graph}: built ahead of time for {found.compute_capability}"
         )
     return cache.load_or_build(request.key, build, stop_waiting=cancelled)
+
+
+def _size_range(given: object) -> SizeRange:
+    """(minimum, optimum, maximum), checked.
+
+    Raises:
+        ValueError: it is no such thing.
+    """
+    try:
+        low, best, high = ((int(h), int(w)) for h, w in given)  # type: ignore[attr-defined]
+        ordered = all(low[i] <= best[i] <= high[i] for i in (0, 1))
+    except (TypeError, ValueError):
+        ordered = False
+    if not ordered:
+        raise ValueError(
+            "sizes: expected (minimum, optimum, maximum), in this order, each (height, width), "
+            f"got {given!r}"
+        )
+    return low, best, high
 
 
 def _capabilities(options: BuildOptions, gpu: Gpu | None) -> str:

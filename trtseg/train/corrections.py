@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg import bundle as bundles
-from trtseg.errors import CheckpointError
+from trtseg.errors import CheckpointError, TrtsegError
 from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
@@ -83,9 +83,20 @@ class CorrectionsConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data: expected at least one source of training images")
         for name in ("reset_every", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("sampled_steps", "corrected_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if self.sampled_steps + self.corrected_steps < 1:
+            raise ValueError("sampled_steps: expected a step in one of the two stages, got none")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: expected above 0, got {self.learning_rate}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected 0 to 2^63 - 1, got {self.seed}")
         if self.optimiser not in OPTIMISERS:
             raise ValueError(
                 f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}"
@@ -244,7 +255,10 @@ class CorrectionsTrainer:
             jaccard = jaccard_losses(torch.sigmoid(logits)[:, None], targets).mean()
             loss = loss + self.config.jaccard_weight * jaccard
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {self.step}: the loss is {float(loss.detach())}")
+            raise TrtsegError(
+                f"step {self.step}: the loss is {float(loss.detach())}: the training diverged; "
+                "the last checkpoint is kept"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.clip_norm is not None:
@@ -273,8 +287,13 @@ class CorrectionsTrainer:
                 batch.clicks[index] = np.vstack([batch.clicks[index], row]).astype(np.float32)
 
     def save(self) -> None:
-        """Write the checkpoint `last` into the run's folder."""
+        """Write the checkpoint `last` into the run's folder.
+
+        Raises:
+            TrtsegError: a weight is not finite; the checkpoint before is kept.
+        """
         tensors = {f"model.{k}": v for k, v in self.network.state_dict().items()}
+        self._check_finite(tensors)
         moments = self.optimiser.state_dict()["state"]
         for index, name in enumerate(self.trained):
             for moment, value in moments.get(index, {}).items():
@@ -283,12 +302,25 @@ class CorrectionsTrainer:
         save_checkpoint(self.folder / "last", tensors, self._state())
 
     def release(self) -> None:
-        """Write the checkpoint `model`: the weights alone, in half precision."""
+        """Write the checkpoint `model`: the weights alone, in half precision.
+
+        Raises:
+            TrtsegError: a weight does not fit half precision.
+        """
         tensors = {
             f"model.{name}": value.half() if value.is_floating_point() else value
             for name, value in self.network.state_dict().items()
         }
+        self._check_finite(tensors)
         save_checkpoint(self.folder / "model", tensors, self._state())
+
+    def _check_finite(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in tensors.items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                kind = str(value.dtype).removeprefix("torch.")
+                raise TrtsegError(
+                    f"step {self.step}: {name} is not finite in {kind}: the training diverged"
+                )
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -302,28 +334,42 @@ class CorrectionsTrainer:
         """Continue from the folder's checkpoint.
 
         Raises:
-            CheckpointError: it is missing, damaged, or of another network.
+            CheckpointError: it is missing, damaged, or of another network, optimiser or format.
         """
-        tensors, state = read_checkpoint(self.folder / "last")
+        path = self.folder / "last"
+        tensors, state = read_checkpoint(path)
+        step = state.get("step")
+        if type(step) is not int or not 0 <= step <= self.steps:
+            raise CheckpointError(
+                f"{path}: step: expected 0 to {self.steps}, where this configuration ends, "
+                f"got {step!r}"
+            )
         try:
             self.network.load_state_dict(
                 {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
             )
         except RuntimeError as error:
-            raise CheckpointError(f"{self.folder / 'last'}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path}: weights do not fit the network: {reason}") from None
         saved = self.optimiser.state_dict()
         parameters = dict(self.network.named_parameters())
         for index, name in enumerate(self.trained):
             for moment in _MOMENTS[self.config.optimiser]:
                 value = tensors.get(f"optimiser.{moment}.{name}")
-                if value is None:
+                if value is None and step == 0:
                     continue
+                shape = () if moment == "step" else parameters[name].shape
+                if value is None or value.shape != shape:
+                    raise CheckpointError(
+                        f"{path}: expected the {moment} of {name} that {self.config.optimiser} "
+                        f"keeps, got {'none' if value is None else list(value.shape)}"
+                    )
                 if moment != "step":
                     # in the parameter's memory layout, on which the last bit of a sum may depend
                     value = torch.empty_like(parameters[name]).copy_(value)
                 saved["state"].setdefault(index, {})[moment] = value
         self.optimiser.load_state_dict(saved)
-        self.step = state["step"]
+        self.step = step
 
 
 def _pretrained(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from trtseg.commands.arguments import integer, threads
@@ -36,7 +37,11 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(
             f"{args.output}: holds a run already; pass --resume, or another --output"
         )
+    args.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=args.output):
+        pass  # a place that cannot be written is told now, not after hours
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(device)
     trainer = CorrectionsTrainer(read_corrections_config(args.config), args.output, device)
     if args.resume:
         trainer.resume()
@@ -52,3 +57,14 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = args.output / ("model" if done else "last")
     print(json.dumps({"done": done, "step": trainer.step, "checkpoint": str(checkpoint)}))
     return 0
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ValueError(f"--device: expected for example cpu or cuda:0, got {name!r}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device: torch sees no CUDA device here, got {name!r}")

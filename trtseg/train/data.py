@@ -66,6 +66,9 @@ class CropConfig:
                 raise ValueError(f"{name}: expected 0 < low <= high, got {low} and {high}")
         if self.aspect < 1:
             raise ValueError(f"aspect: expected at least 1, got {self.aspect}")
+        for name in ("shift", "part_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass
