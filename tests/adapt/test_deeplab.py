@@ -264,6 +264,10 @@ def test_what_cannot_work_is_told_before_the_training(tmp_path, dataset, capsys)
     ):
         assert main(["train-corrections", config, *arguments]) == 2
         assert words in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(SystemExit):
+        main(["train-corrections", config, "--output", "a", "--max-minutes", "nan"])
+    assert "expected minutes of at least 0" in capsys.readouterr().err
 
 
 def test_another_kind_of_checkpoint_is_refused(tmp_path, dataset):

@@ -259,6 +259,11 @@ def test_importance_and_experiments_of_an_early_fusion_checkpoint(data, tmp_path
         session.add_click(10, 12)
     assert sequence.images == 1
     capsys.readouterr()
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps({"sources": [], "series": [], "long_side_px": 128}))
+    options = ("--early-fusion", tmp_path / "last", "--data", data, "--output", tmp_path / "out")
+    with pytest.raises(ValueError, match="long_side_px: expected 0 or 64"):
+        experiment_command.run(_parse(experiment_command, path, *options))
 
 
 def test_the_committed_experiments_can_be_read():

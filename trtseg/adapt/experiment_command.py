@@ -93,6 +93,12 @@ def open_model(args: argparse.Namespace, experiment: Any) -> tuple[str, Any]:
 
     if args.early_fusion is not None:
         _, state = read_checkpoint(args.early_fusion)
+        own = state["network"].get("working_long_side_px")
+        if experiment.long_side_px not in (0, own):
+            raise ValueError(
+                f"long_side_px: expected 0 or {own}, the working size of {args.early_fusion}, "
+                f"got {experiment.long_side_px}"
+            )
         identity = _identity(
             state["tensors_sha256"], checkpoint_importance_path(args.early_fusion)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -55,6 +56,17 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def minutes(text: str) -> float:
+    """An argument's `type`: a finite time of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected minutes of at least 0, got {text!r}")
+    return value
 
 
 threads = integer(1, MOST_THREADS)

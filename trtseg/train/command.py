@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trtseg.commands.arguments import Parser, integer, threads
+from trtseg.commands.arguments import Parser, integer, minutes, threads
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="folder for checkpoints, log and curves")
     parser.add_argument("--resume", action="store_true",
                         help="continue from the folder's last checkpoint, exactly")
-    parser.add_argument("--max-minutes", type=float, metavar="N",
+    parser.add_argument("--max-minutes", type=minutes, metavar="N",
                         help="save and stop after this long; --resume goes on")
     parser.add_argument("--save-every", type=integer(1), default=500, metavar="STEPS")
     parser.add_argument("--workers", type=integer(0), default=1,

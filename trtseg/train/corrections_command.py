@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trtseg.commands.arguments import integer, threads
+from trtseg.commands.arguments import integer, minutes, threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--resume", action="store_true",
                         help="continue from the folder's checkpoint, exactly")
-    parser.add_argument("--max-minutes", type=float, metavar="N",
+    parser.add_argument("--max-minutes", type=minutes, metavar="N",
                         help="save and stop after this long; --resume goes on")
     parser.add_argument("--save-every", type=integer(1), default=500, metavar="STEPS")
     parser.add_argument("--threads", type=threads, help="CPU threads of torch")
@@ -37,12 +37,13 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(
             f"{args.output}: holds a run already; pass --resume, or another --output"
         )
+    config = read_corrections_config(args.config)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(device)
     args.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=args.output):
         pass  # a place that cannot be written is told now, not after hours
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    _check_device(device)
-    trainer = CorrectionsTrainer(read_corrections_config(args.config), args.output, device)
+    trainer = CorrectionsTrainer(config, args.output, device)
     if args.resume:
         trainer.resume()
     with tqdm(total=trainer.steps, initial=trainer.step, mininterval=5, file=sys.stderr) as bar:
