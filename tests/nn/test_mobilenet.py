@@ -79,4 +79,3 @@ def test_the_form_for_training_has_the_values_and_gradients_of_the_layer(size, s
     block.project(F.relu6(y)).square().sum().backward()
     for name, parameter in block.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad)
-

@@ -604,6 +604,7 @@ def test_engines_of_other_sizes_and_options_are_found_with_them(trt, tiny, tmp_p
     [
         ({"sizes": [((96, 128), (96, 128))]}, ValueError, "sizes: expected"),
         ({"sizes": ["512"]}, ValueError, "sizes: expected"),
+        ({"sizes": [((96.5, 96), (96, 96), (96, 96))]}, ValueError, "sizes: expected"),
         ({"sizes": [(96, 96, 96)]}, ValueError, "sizes: expected"),
         ({"sizes": [((128, 128), (96, 96), (96, 96))]}, ValueError, "in this order"),
         ({"sizes": [((48, 64), (48, 64), (48, 64))]}, ValueError, "multiples of 32"),

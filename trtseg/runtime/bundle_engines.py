@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any, cast
 
 from trtseg.bundle import Bundle
@@ -179,7 +180,7 @@ def _size_range(given: object) -> SizeRange:
         ValueError: it is no such thing.
     """
     try:
-        low, best, high = ((int(h), int(w)) for h, w in given)  # type: ignore[attr-defined]
+        low, best, high = ((index(h), index(w)) for h, w in given)  # type: ignore[attr-defined]
         ordered = all(low[i] <= best[i] <= high[i] for i in (0, 1))
     except (TypeError, ValueError):
         ordered = False

@@ -23,12 +23,13 @@ from trtseg.train.clicks import ClickConfig, correction_click
 from trtseg.train.config import BUNDLE_PREFIX
 from trtseg.train.data import Batch, CropConfig, Crops, collate
 from trtseg.train.images import DataConfig, LabelledImages
+from trtseg.train.moments import ADAM, SGD, load_moments, moment_tensors
 from trtseg.train.parse import build, read_json
 
 VOID = 255
 MOMENTUM = 0.9
 POWER = 0.9  # of the polynomial decay
-_MOMENTS = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
+_MOMENTS = {"sgd": SGD, "adamw": ADAM}
 OPTIMISERS = tuple(_MOMENTS)
 FIRST_LAYER = "encoder.backbone.stem."
 
@@ -294,11 +295,7 @@ class CorrectionsTrainer:
         """
         tensors = {f"model.{k}": v for k, v in self.network.state_dict().items()}
         self._check_finite(tensors)
-        moments = self.optimiser.state_dict()["state"]
-        for index, name in enumerate(self.trained):
-            for moment, value in moments.get(index, {}).items():
-                if value is not None:
-                    tensors[f"optimiser.{moment}.{name}"] = value
+        tensors |= moment_tensors(self.optimiser, self.trained)
         save_checkpoint(self.folder / "last", tensors, self._state())
 
     def release(self) -> None:
@@ -351,24 +348,15 @@ class CorrectionsTrainer:
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path}: weights do not fit the network: {reason}") from None
-        saved = self.optimiser.state_dict()
-        parameters = dict(self.network.named_parameters())
-        for index, name in enumerate(self.trained):
-            for moment in _MOMENTS[self.config.optimiser]:
-                value = tensors.get(f"optimiser.{moment}.{name}")
-                if value is None and step == 0:
-                    continue
-                shape = () if moment == "step" else parameters[name].shape
-                if value is None or value.shape != shape:
-                    raise CheckpointError(
-                        f"{path}: expected the {moment} of {name} that {self.config.optimiser} "
-                        f"keeps, got {'none' if value is None else list(value.shape)}"
-                    )
-                if moment != "step":
-                    # in the parameter's memory layout, on which the last bit of a sum may depend
-                    value = torch.empty_like(parameters[name]).copy_(value)
-                saved["state"].setdefault(index, {})[moment] = value
-        self.optimiser.load_state_dict(saved)
+        named = dict(self.network.named_parameters())
+        parameters = {name: named[name] for name in self.trained}
+        kinds = _MOMENTS[self.config.optimiser]
+        missing = load_moments(self.optimiser, parameters, kinds, tensors, path)
+        if missing and step > 0:
+            raise CheckpointError(
+                f"{path}: expected the {kinds[-1]} of {missing[0]} that {self.config.optimiser} "
+                "keeps, got none"
+            )
         self.step = step
 
 

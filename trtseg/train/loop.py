@@ -24,11 +24,10 @@ from trtseg.train.config import BUNDLE_PREFIX, StageConfig, TrainConfig
 from trtseg.train.data import Batch, Crops, StepSampler, collate
 from trtseg.train.images import LabelledImages
 from trtseg.train.log import MetricLog
+from trtseg.train.moments import ADAM, load_moments, moment_tensors
 from trtseg.train.objective import STAGES, Objective, StepRandomness
 from trtseg.train.parallel import Parallel, ignore_interruption
 from trtseg.train.validate import validate
-
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> None:
@@ -272,11 +271,7 @@ class Trainer:
             return
         tensors = {f"model.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"ema.{key}": value for key, value in self.average.items()}
-        moments = self.optimiser.state_dict()["state"]
-        for index, key in enumerate(self.trained):
-            for moment in _MOMENTS:
-                if index in moments:
-                    tensors[f"optimiser.{moment}.{key}"] = moments[index][moment]
+        tensors |= moment_tensors(self.optimiser, self.trained)
         save_checkpoint(self.folder / name, tensors, {
             "network": self.config.network.to_dict(),
             "train": self.config.to_dict(),
@@ -315,19 +310,6 @@ class Trainer:
         self.step, self.seconds, self.best_noc = step, seconds, best_noc
         for name, value in part("ema.").items():
             self.average[name].copy_(value)
-        optimiser = self.optimiser.state_dict()
-        for index, (key, parameter) in enumerate(zip(self.trained, self.parameters, strict=True)):
-            moments = {
-                moment: tensors[f"optimiser.{moment}.{key}"]
-                for moment in _MOMENTS
-                if f"optimiser.{moment}.{key}" in tensors
-            }
-            if len(moments) == len(_MOMENTS):
-                # in the parameter's memory layout, on which the last bit of a sum may depend
-                optimiser["state"][index] = {
-                    moment: value if moment == "step"
-                    else torch.empty_like(parameter).copy_(value)
-                    for moment, value in moments.items()
-                }
-        self.optimiser.load_state_dict(optimiser)
+        parameters = dict(zip(self.trained, self.parameters, strict=True))
+        load_moments(self.optimiser, parameters, ADAM, tensors, path)
         self.log.read(stage, step)
