@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.errors import TrtsegError
     from trtseg.export.bundle import export_bundle, provenance
     from trtseg.nn.checkpoint import load_network, read_checkpoint
-    from trtseg.train.parse import read_json
+    from trtseg.parse import read_json
 
     try:
         network = load_network(args.checkpoint)

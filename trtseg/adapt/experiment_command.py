@@ -63,7 +63,7 @@ def read_experiment(path: Path, only: list[str] | None, objects: int) -> Any:
     from dataclasses import replace
 
     from trtseg.adapt.experiment import Experiment
-    from trtseg.train.parse import build, read_json
+    from trtseg.parse import build, read_json
 
     experiment = build(Experiment, read_json(path), "experiment")
     known = [source.name for source in experiment.sources]

@@ -12,7 +12,7 @@ from trtseg.nn.config import NetworkConfig
 from trtseg.train.clicks import ClickConfig
 from trtseg.train.data import CropConfig
 from trtseg.train.images import DataConfig
-from trtseg.train.parse import build, read_json
+from trtseg.parse import build, read_json
 
 BUNDLE_PREFIX = "bundle:"
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")

@@ -24,7 +24,7 @@ from trtseg.train.config import BUNDLE_PREFIX
 from trtseg.train.data import Batch, CropConfig, Crops, collate
 from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.moments import ADAM, SGD, load_moments, moment_tensors
-from trtseg.train.parse import build, read_json
+from trtseg.parse import build, read_json
 
 VOID = 255
 MOMENTUM = 0.9
