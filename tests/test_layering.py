@@ -14,7 +14,7 @@ PACKAGE = {""}
 EVERYTHING = (
     BELOW_TORCH
     | PACKAGE
-    | {"nn", "adapt", "train", "export", "benchmark", "cli", "commands"}
+    | {"nn", "adapt", "train", "export", "benchmark", "serve", "cli", "commands"}
 )
 
 # Layer: (parts of trtseg it may import, torch allowed, ONNX's Python package allowed)
@@ -32,6 +32,7 @@ LAYERS = {
     "train": (BELOW_TORCH | PACKAGE | {"nn", "adapt", "train"}, True, True),
     "export": (BELOW_TORCH | PACKAGE | {"nn", "adapt", "train", "export"}, True, True),
     "benchmark": (BELOW_TORCH | PACKAGE | {"benchmark"}, False, True),
+    "serve": (BELOW_TORCH | PACKAGE | {"serve"}, False, False),
     "cli": (EVERYTHING, True, True),
     "__main__": ({"cli"}, False, False),
     "commands": (EVERYTHING, True, True),
@@ -106,11 +107,13 @@ def test_imports_follow_the_table(path, module):
 def test_heavy_packages_load_at_use(path, module):
     layer = layer_of(module)
     heavy = {"cupy", "tensorrt", "tensorrt_rtx"}
-    if layer in ("", "errors", "types", "parse", "bundle", "ops", "cli"):  # a command loads when it runs
+    if layer in ("", "errors", "types", "parse", "bundle", "ops", "cli"):
+        # a command loads when it runs
         heavy |= {"cv2", "onnxruntime"}
     if layer in ("benchmark", "cli", "commands"):
         heavy |= {"torch", "onnx", "onnxscript", "safetensors"}
         heavy |= {"trtseg.nn", "trtseg.adapt", "trtseg.train", "trtseg.export", "trtseg.evaluate"}
+        heavy |= {"trtseg.serve", "starlette", "uvicorn", "PIL"}
     found = [
         name
         for name in at_module_level(path)

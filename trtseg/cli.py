@@ -16,6 +16,8 @@ from trtseg.errors import EngineError, TrtsegError
 # name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
 COMMANDS = {
     "segment": ("trtseg.commands.segment", "cut an object out of a photo by clicks"),
+    "edit": ("trtseg.commands.edit", "cut objects out of photos in the browser"),
+    "serve": ("trtseg.commands.serve", "serve the page, the API and annotation tools"),
     "demo": ("trtseg.commands.demo", "try the shipped model on a shipped photo"),
     "info": ("trtseg.commands.info", "what this installation and machine can do"),
     "completion": ("trtseg.commands.completion", "let bash, zsh or fish complete command lines"),
@@ -47,7 +49,10 @@ COMMANDS = {
     ),
 }
 # Modules that an extra of the package brings.
-EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "onnxscript": "train"}
+EXTRAS = {
+    "torch": "train", "safetensors": "train", "onnx": "train", "onnxscript": "train",
+    "starlette": "serve", "uvicorn": "serve", "PIL": "serve", "anyio": "serve",
+}  # fmt: skip
 EXAMPLES = """\
 examples:
   trtseg demo

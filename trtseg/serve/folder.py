@@ -1,0 +1,154 @@
+"""The state folder: one folder a photo, with its file, a small picture of it and its record."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from trtseg.runtime.atomic_file import write_atomically
+from trtseg.runtime.file_lock import locked
+from trtseg.serve import records
+from trtseg.serve.records import PhotoRecord
+from trtseg.serve.refusals import NotFound, NotStored
+
+PHOTO, THUMBNAIL, RECORD = "photo", "thumbnail.jpg", "record.json"
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def default_folder() -> Path:
+    """Where a user's work is kept; `TRTSEG_STATE` overrides it."""
+    if "TRTSEG_STATE" in os.environ:
+        return Path(os.environ["TRTSEG_STATE"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "trtseg/work"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/trtseg/work"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "trtseg/work"
+
+
+class Folder:
+    """Photos and their records on the disk; each write is whole or did not happen.
+
+    A photo's id is checked before it becomes a path, so that no request reaches another file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other servers off this folder for the length of a `with` block.
+
+        Raises:
+            BlockingIOError: another one works on it.
+        """
+        with locked(self.path / ".lock", stop_waiting=lambda: True) as alone:
+            if not alone:
+                raise BlockingIOError(
+                    f"{self.path}: another trtseg serves this folder; end it, or give --state"
+                )
+            self._sweep()
+            yield
+
+    def ids(self) -> list[str]:
+        """Of all photos, the one that was changed last first."""
+        found = []
+        for entry in os.scandir(self.path):
+            if _ID.fullmatch(entry.name):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(((self.path / entry.name / RECORD).stat().st_mtime_ns, entry.name))
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def read(self, key: str) -> PhotoRecord:
+        """A photo's record.
+
+        Raises:
+            NotFound: there is no such photo.
+            ValueError: the record is damaged.
+        """
+        path = self._place(key) / RECORD
+        try:
+            return records.read(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            raise NotFound("there is no such photo (any more)") from None
+
+    def file(self, key: str) -> Path:
+        """The photo as it was uploaded.
+
+        Raises:
+            NotFound: there is no such photo.
+        """
+        return self._place(key) / PHOTO
+
+    def thumbnail(self, key: str) -> bytes:
+        """A small JPEG.
+
+        Raises:
+            NotFound: there is no such photo.
+        """
+        try:
+            return (self._place(key) / THUMBNAIL).read_bytes()
+        except FileNotFoundError:
+            raise NotFound("there is no such photo (any more)") from None
+
+    def create(self, record: PhotoRecord, data: bytes, thumbnail: bytes) -> None:
+        """Keep a photo; its record comes last, and without it the rest does not count.
+
+        Raises:
+            NotStored: the disk refused; nothing is left of it.
+        """
+        place = self._place(record.id)
+        try:
+            place.mkdir(exist_ok=True, mode=0o700)
+            write_atomically(place / PHOTO, data)
+            write_atomically(place / THUMBNAIL, thumbnail)
+            self.write(record)
+        except (OSError, NotStored) as error:
+            self.remove(record.id)
+            raise _not_stored(error) from None
+
+    def write(self, record: PhotoRecord) -> None:
+        """Replace a photo's record.
+
+        Raises:
+            NotStored: the disk refused; the record is as it was.
+        """
+        text = json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":"))
+        try:
+            write_atomically(self._place(record.id) / RECORD, text.encode())
+        except OSError as error:
+            raise _not_stored(error) from None
+
+    def remove(self, key: str) -> None:
+        """Forget a photo and all that was said about it; nothing happens where there is none."""
+        place = self._place(key)
+        with contextlib.suppress(FileNotFoundError):
+            (place / RECORD).unlink()
+        shutil.rmtree(place, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Drop what a crash left behind: photos that never got a record."""
+        for entry in os.scandir(self.path):
+            if _ID.fullmatch(entry.name) and not (self.path / entry.name / RECORD).exists():
+                shutil.rmtree(self.path / entry.name, ignore_errors=True)
+
+    def _place(self, key: str) -> Path:
+        if not _ID.fullmatch(key):
+            raise NotFound("there is no such photo")
+        return self.path / key
+
+
+def _not_stored(error: Exception) -> NotStored:
+    told = getattr(error, "strerror", None) or str(error)
+    return NotStored(f"the server could not store this, so it was not done: {told}")

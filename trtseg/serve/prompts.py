@@ -1,0 +1,209 @@
+"""What a person can say about an object, and how a session hears it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from trtseg.parse import build
+from trtseg.runtime.prediction import Prediction
+from trtseg.runtime.session import Session
+from trtseg.serve import runs
+
+Point = tuple[float, float]
+STROKE_CLICKS = 4  # as many as keep a stroke about as quick as a person's next click
+LASSO_CLICKS = 3
+LASSO_GRID_PX = 256  # a lasso's inside is looked for on a raster of this size
+
+
+@dataclass(frozen=True)
+class ClickPrompt:
+    """A point on the object, or (not `positive`) on the background; image pixels."""
+
+    x: float
+    y: float
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class BoxPrompt:
+    """A box around the object; image pixels, x0 < x1 and y0 < y1."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        if not (self.x0 < self.x1 and self.y0 < self.y1):
+            raise ValueError("x1: expected x0 < x1 and y0 < y1")
+
+
+@dataclass(frozen=True)
+class StrokePrompt:
+    """A brush stroke of a radius in image pixels, over the object or over the background."""
+
+    points: tuple[Point, ...]
+    positive: bool = True
+    radius_px: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise ValueError("points: expected at least 1 point, got none")
+        if self.radius_px <= 0:
+            raise ValueError(f"radius_px: expected more than 0, got {self.radius_px:g}")
+
+
+@dataclass(frozen=True)
+class LassoPrompt:
+    """A closed line around the object, in image pixels."""
+
+    points: tuple[Point, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.points) < 3:
+            raise ValueError(f"points: expected at least 3 points, got {len(self.points)}")
+
+
+@dataclass(frozen=True)
+class MaskPrompt:
+    """A mask to continue from: COCO's compressed run lengths, of the image's size."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+@dataclass(frozen=True)
+class SelectPrompt:
+    """Show another candidate."""
+
+    index: int
+
+
+Prompt = ClickPrompt | BoxPrompt | StrokePrompt | LassoPrompt | MaskPrompt | SelectPrompt
+KINDS: dict[str, type] = {
+    "click": ClickPrompt,
+    "box": BoxPrompt,
+    "stroke": StrokePrompt,
+    "lasso": LassoPrompt,
+    "mask": MaskPrompt,
+    "select": SelectPrompt,
+}
+_NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+def from_json(value: Any, name: str = "prompt") -> Prompt:
+    """A prompt of {"type": ..., and its fields}.
+
+    Raises:
+        ValueError: it is none; the message begins with the place.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected an object, got {value!r}")
+    kind = value.get("type")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"{name}.type: expected {', '.join(KINDS)}, got {kind!r}")
+    return build(KINDS[kind], {k: v for k, v in value.items() if k != "type"}, name)
+
+
+def to_json(prompt: Prompt) -> dict[str, Any]:
+    """What `from_json` reads."""
+    return {"type": _NAMES[type(prompt)], **asdict(prompt)}
+
+
+def points_of(prompt: Prompt) -> int:
+    """How many points a prompt has, for the limit."""
+    return len(prompt.points) if isinstance(prompt, (StrokePrompt, LassoPrompt)) else 1
+
+
+def apply(session: Session, prompt: Prompt) -> tuple[Prediction, int]:
+    """Tell a session; returns its answer and how many events that made (`undo` takes that many).
+
+    Raises:
+        ValueError: a point lies outside of the image, there is no such candidate, or the mask has
+            another size. The session is left as it was.
+        EngineError: as `Session.add_click`.
+    """
+    if isinstance(prompt, SelectPrompt):
+        return session.select(prompt.index), 1
+    if isinstance(prompt, MaskPrompt):
+        if prompt.size != session.encoded.image_size:
+            size = list(session.encoded.image_size)
+            raise ValueError(f"prompt.size: expected {size}, got {list(prompt.size)}")
+        return session.set_mask(runs.decode(prompt.size, prompt.counts)), 1
+    clicks = _clicks(prompt, session.encoded.image_size)
+    done = 0
+    try:
+        for x, y, positive in clicks:
+            answer = session.add_click(x, y, positive)
+            done += 1
+    except Exception:
+        for _ in range(done):
+            session.undo()
+        raise
+    return answer, done
+
+
+def preview(session: Session, x: float, y: float, positive: bool) -> Prediction:
+    """What a click would give; afterwards the session shows what it showed, but redoes nothing."""
+    answer = session.add_click(x, y, positive)
+    session.undo()
+    return answer
+
+
+def _clicks(prompt: Prompt, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
+    if isinstance(prompt, ClickPrompt):
+        return [(prompt.x, prompt.y, prompt.positive)]
+    clip = _clipper(size)
+    if isinstance(prompt, BoxPrompt):
+        x0, y0 = clip(prompt.x0, prompt.y0)
+        x1, y1 = clip(prompt.x1, prompt.y1)
+        corners = [(x, y, False) for y in (y0, y1) for x in (x0, x1)]
+        return [((x0 + x1) / 2, (y0 + y1) / 2, True), *corners]
+    if isinstance(prompt, StrokePrompt):
+        return [(*clip(x, y), prompt.positive) for x, y in _along(prompt.points)]
+    assert isinstance(prompt, LassoPrompt)
+    return [(*clip(x, y), True) for x, y in _inside(prompt.points)]
+
+
+def _clipper(size: tuple[int, int]) -> Callable[[float, float], Point]:
+    height, width = size
+    return lambda x, y: (min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0))
+
+
+def _along(points: tuple[Point, ...]) -> list[Point]:
+    """At most `STROKE_CLICKS` points, evenly along a line; its middle comes first."""
+    line = np.asarray(points, np.float64)
+    steps = np.hypot(*np.diff(line, axis=0).T)
+    length = np.concatenate(([0.0], np.cumsum(steps)))
+    count = min(STROKE_CLICKS, len(points))
+    at = (np.arange(count) + 0.5) / count * length[-1]
+    at = at[np.argsort(np.abs(at - length[-1] / 2), kind="stable")]
+    found = np.column_stack([np.interp(at, length, line[:, axis]) for axis in (0, 1)])
+    return [(float(x), float(y)) for x, y in found]
+
+
+def _inside(points: tuple[Point, ...]) -> list[Point]:
+    """Points deep inside a closed line, each far from those before it."""
+    line = np.asarray(points, np.float64)
+    low = line.min(axis=0)
+    scale = LASSO_GRID_PX / max(float((line.max(axis=0) - low).max()), 1.0)
+    outline = np.rint((line - low) * scale).astype(np.int32) + 1
+    raster = np.zeros(outline.max(axis=0)[::-1] + 2, np.uint8)
+    cv2.fillPoly(raster, [outline], 1)
+    found: list[Point] = []
+    deepest = 0.0
+    for _ in range(LASSO_CLICKS):
+        depth = cv2.distanceTransform(raster, cv2.DIST_L2, 5)
+        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+        if depth[row, column] < deepest / 2 or depth[row, column] == 0:
+            break
+        deepest = max(deepest, float(depth[row, column]))
+        x, y = (np.array([column, row]) - 1) / scale + low
+        found.append((float(x), float(y)))
+        cv2.circle(raster, (int(column), int(row)), max(1, int(1.5 * deepest)), 0, -1)
+    return found
