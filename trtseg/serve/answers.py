@@ -33,7 +33,11 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             {"x": click.x, "y": click.y, "positive": click.positive}
             for click in prediction.clicks
         ],
-        "timing": {"encode_ms": answer.encoded.encode_ms, **prediction.timing.to_dict()},
+        "timing": {
+            "encode_ms": answer.encoded.encode_ms,
+            "answer_ms": answer.took_ms,
+            **prediction.timing.to_dict(),
+        },
     }
 
 

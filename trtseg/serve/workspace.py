@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 
 import cv2
 from PIL import Image, UnidentifiedImageError
@@ -47,12 +48,14 @@ class Answer:
         prediction: of its session.
         encoded: the photo's encoding.
         threshold: at which a candidate's probability becomes its mask.
+        took_ms: from the beginning of its turn; reading and encoding the photo are in it.
     """
 
     record: ObjectRecord
     prediction: Prediction
     encoded: EncodedImage
     threshold: float
+    took_ms: float
 
 
 @dataclass
@@ -307,6 +310,7 @@ class Workspace:
     def _answer(self, live: _Live, record: ObjectRecord) -> Answer:
         """Bring an object's session to where its record says it is."""
         with self.turns.answer():
+            start = perf_counter()
             if live.encoded is None:
                 with self._lock:
                     self._trim(self._wanted(live.plan))
@@ -316,8 +320,9 @@ class Workspace:
             if opened is None:
                 opened = live.objects[record.id] = _Open(self.segmenter.session(live.encoded))
             prediction = self._follow(opened, record.said)
+            took_ms = (perf_counter() - start) * 1e3
         threshold = self.segmenter.bundle.manifest.threshold
-        return Answer(record, prediction, live.encoded, threshold)
+        return Answer(record, prediction, live.encoded, threshold, took_ms)
 
     def _follow(self, opened: _Open, said: tuple[Prompt, ...]) -> Prediction:
         shared = 0
