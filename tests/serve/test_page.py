@@ -210,7 +210,7 @@ def test_zoom_and_pan_keep_clicks_where_they_are(page: Page) -> None:
     page.tab.mouse.move(x, y)
     page.tab.mouse.wheel(0, -300)
     page.until("trtseg.view.scale > 6")
-    assert page.at(100, 70) == pytest.approx((x, y), abs=0.01)
+    assert page.at(100, 70) == pytest.approx((x, y), abs=1)  # the wheel's place is in whole pixels
     page.tab.locator("#canvas").focus()
     page.tab.keyboard.down(" ")
     page.drag((100, 70), (90, 70))
@@ -271,7 +271,7 @@ def test_a_hostile_file_is_told_in_words(page: Page, tmp_path: Path) -> None:
     good = tmp_path / "<img src=x onerror=alert(1)>.png"
     good.write_bytes(png(picture(5)))
     page.tab.set_input_files("#files", str(good))
-    page.until("trtseg.editor.photos.length === 2 && !!trtseg.editor.active?.answer")
+    page.until("trtseg.editor.photo.name.startsWith('<img') && !!trtseg.editor.active?.answer")
     assert page.tab.locator("#photo-name").text_content() == good.name
     page.click(80, 60)
 
@@ -308,6 +308,7 @@ def test_a_killed_server_loses_nothing(tab, workspace: Workspace) -> None:
         mask, prompts_before = shown_mask(page), said(page)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        process.stdout.close()
         page.tab.mouse.click(*page.at(40, 90))
         page.tab.locator(".toast").wait_for()
         process, _ = serve(workspace.folder.path, model, int(url.split(":")[2].split("/")[0]))
