@@ -11,6 +11,8 @@ from trtseg.commands.model_options import add_model_options, load_segmenter
 from trtseg.commands.server_options import add_server_options, limits, state_folder
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from trtseg.serve.workspace import Workspace
 
 
@@ -24,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                         help="a name under which others reach this machine; may be repeated")
     parser.add_argument("--token", help="that requests must carry (default: a random one)")
+    parser.add_argument("--label-studio", metavar="URL", default="",
+                        help="the Label Studio whose images may be fetched")
+    parser.add_argument("--label-studio-key", metavar="KEY", default="",
+                        help="an access token of it")
     add_server_options(parser)
     add_model_options(parser)
 
@@ -31,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; the page's address goes to stdout."""
     from trtseg.serve.server import bind, serve
+    from trtseg.serve.tools import cvat, label_studio, x_anylabeling
 
     try:
         ipaddress.ip_address(args.host)
@@ -39,11 +46,19 @@ def run(args: argparse.Namespace) -> int:
     if args.token is not None and len(args.token) < 16:
         raise ValueError("--token: expected at least 16 letters")
 
+    def tools(workspace: Workspace) -> list[BaseRoute]:
+        return [
+            *label_studio.routes(workspace, args.label_studio, args.label_studio_key),
+            *x_anylabeling.routes(workspace),
+            *cvat.routes(workspace),
+        ]
+
     def ready(workspace: Workspace, url: str) -> None:
         print(url, flush=True)
         print(f"the work is kept in {workspace.folder.path}", file=sys.stderr)
 
     with bind(args.host, args.port) as listener:
         serve(load_segmenter(args), listener, state=state_folder(args), limits=limits(args),
-              token=args.token, names=args.allow_host, ready=ready)  # fmt: skip
+              token=args.token, names=args.allow_host, more=tools,
+              ready=ready)  # fmt: skip
     return 0

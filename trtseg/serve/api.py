@@ -52,8 +52,12 @@ def _keys(request: Request) -> tuple[str, str]:
     return request.path_params["photo"], request.path_params["object"]
 
 
-async def _body(request: Request, known: set[str]) -> dict[str, Any]:
-    """The request's JSON object, whose keys are all known."""
+async def read_body(request: Request, known: set[str] | None = None) -> dict[str, Any]:
+    """The request's JSON object; its keys are all `known`, if that is given.
+
+    Raises:
+        ValueError: it is no such object.
+    """
     data = await request.body()
     try:
         value = json.loads(data or b"{}")
@@ -61,9 +65,9 @@ async def _body(request: Request, known: set[str]) -> dict[str, Any]:
         raise ValueError("body: expected JSON") from None
     if not isinstance(value, dict):
         raise ValueError("body: expected a JSON object")
-    unknown = sorted(set(value) - known) if known else []
-    if unknown:
-        raise ValueError(f"body: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    if known is not None and set(value) - known:
+        unknown = ", ".join(sorted(set(value) - known))
+        raise ValueError(f"body: unknown {unknown}; known: {', '.join(sorted(known))}")
     return value
 
 
@@ -131,7 +135,7 @@ async def get_thumbnail(request: Request) -> Response:
 
 
 async def add_object(request: Request) -> Response:
-    value = await _body(request, {"name", "colour"})
+    value = await read_body(request, {"name", "colour"})
     made = await run_in_threadpool(
         _workspace(request).add_object,
         request.path_params["photo"], _text(value, "name") or "", _colour(value) or "",
@@ -140,7 +144,7 @@ async def add_object(request: Request) -> Response:
 
 
 async def change_object(request: Request) -> Response:
-    value = await _body(request, {"name", "colour"})
+    value = await read_body(request, {"name", "colour"})
     changed = await run_in_threadpool(
         _workspace(request).change_object,
         *_keys(request), _text(value, "name"), _colour(value),
@@ -165,7 +169,7 @@ async def get_object(request: Request) -> Response:
 
 
 async def add_prompt(request: Request) -> Response:
-    prompt = prompts.from_json(await _body(request, set()))
+    prompt = prompts.from_json(await read_body(request))
     return await _answered(_workspace(request).prompt, *_keys(request), prompt)
 
 

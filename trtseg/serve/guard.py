@@ -32,6 +32,8 @@ HEADERS = {
 }
 OPEN = ("/", "/page/", "/health")  # no secret in them; the page asks the API with the token
 
+IMAGES_IN_JSON = ("/predict", "/cvat")  # of annotation tools
+
 
 class Guard:
     """ASGI middleware: Host, Origin, token, and the size and time of what comes in.
@@ -92,8 +94,11 @@ class Guard:
         return secrets.compare_digest(given.encode(), self._token.encode())
 
     def _limit(self, scope: Scope) -> int:
-        upload = scope["path"].rstrip("/") == "/api/photos"
-        return self._limits.upload_bytes if upload else self._limits.json_bytes
+        if scope["path"] == "/api/photos":
+            return self._limits.upload_bytes
+        if scope["path"].endswith(IMAGES_IN_JSON):
+            return self._limits.upload_bytes * 4 // 3 + self._limits.json_bytes  # base64
+        return self._limits.json_bytes
 
     def _metered(self, scope: Scope, receive: Receive) -> Receive:
         limit = self._limit(scope)

@@ -9,7 +9,7 @@ import secrets
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -239,6 +239,20 @@ class Workspace:
             if record.at >= self.limits.prompts:
                 raise TooLarge(f"an object takes at most {self.limits.prompts} prompts here")
             return self._move(live, record.with_prompt(prompt))
+
+    def revise(self, key: str, name: str, said: Sequence[Prompt]) -> Answer:
+        """Let the object of a name be what these prompts say; the first of them that it was told
+        before, in the same order, are not run again. There will be one where there is none.
+
+        Raises:
+            ValueError, NotFound, TooLarge, Busy, NotStored, EngineError: see `prompt`.
+        """
+        with self._used(key) as live:
+            found = [one for one in live.record.objects if one.name == name]
+            record = found[0] if found else self.add_object(key, name)
+            if len(said) > self.limits.prompts:
+                raise TooLarge(f"an object takes at most {self.limits.prompts} prompts here")
+            return self._move(live, replace(record, prompts=tuple(said), at=len(said)))
 
     def undo(self, key: str, object_id: str) -> Answer:
         """Take the last prompt back.
