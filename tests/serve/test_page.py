@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from trtseg import Segmenter
+from trtseg import bundle as bundles
 from trtseg.serve import prompts
-from trtseg.serve.prompts import BoxPrompt, LassoPrompt, StrokePrompt
+from trtseg.serve.folder import Folder
+from trtseg.serve.limits import Limits
+from trtseg.serve.prompts import BoxPrompt, ClickPrompt, LassoPrompt, StrokePrompt
 from trtseg.serve.workspace import Workspace
 
 from .browsing import Page, chromium
@@ -342,3 +347,33 @@ def test_edit_opens_the_photos_it_is_given(tmp_path: Path, workspace: Workspace)
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.skipif("lite" not in bundles.names(), reason="no lite model in the package")
+def test_pictures_of_the_page(browser, tmp_path: Path) -> None:
+    """The pictures of the documents: TRTSEG_PICTURES=docs/images pytest tests/serve/test_page.py"""
+    pictures = Path(os.environ.get("TRTSEG_PICTURES", tmp_path))
+    workspace = Workspace(Segmenter.load("lite"), Folder(tmp_path / "state"), Limits())
+    data = resources.files("trtseg") / "data"
+    for name in ("chelsea.jpg", "coffee.jpg"):
+        photo = workspace.add_photo((data / name).read_bytes(), name)
+    cup, spoon = (workspace.add_object(photo.id, name).id for name in ("Cup", "Spoon"))
+    for x, y, positive in ((277, 120, True), (240, 170, True), (200, 260, True), (130, 200, False),
+                           (440, 200, False), (300, 270, True), (395, 300, False)):  # fmt: skip
+        workspace.prompt(photo.id, cup, ClickPrompt(x, y, positive))
+    for x, y, positive in ((365, 290, True), (413, 82, True), (300, 230, False), (440, 240, False)):
+        workspace.prompt(photo.id, spoon, ClickPrompt(x, y, positive))
+    with Running(workspace) as running:
+        for scheme in ("dark", "light"):
+            tab = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+            page = Page(tab, running.url).ready()
+            page.until("trtseg.editor.objects.every(one => one.answer)")
+            page.until("[...document.images].every(one => one.complete)")
+            page.tab.keyboard.press("[")
+            page.drawn()
+            picture = pictures / f"editor-{scheme}.jpg"
+            tab.screenshot(path=picture, quality=88)
+            assert cv2.imread(str(picture)).shape == (800, 1280, 3)
+            assert page.tab.locator(".candidate").count() == 6
+            assert page.errors == []
+            tab.close()
