@@ -18,6 +18,9 @@ COMMANDS = {
     "segment": ("trtseg.commands.segment", "cut an object out of a photo by clicks"),
     "edit": ("trtseg.commands.edit", "cut objects out of photos in the browser"),
     "serve": ("trtseg.commands.serve", "serve the page, the API and annotation tools"),
+    "study-users": (
+        "trtseg.commands.study_users", "let people compare methods, blind, in the browser"
+    ),
     "demo": ("trtseg.commands.demo", "try the shipped model on a shipped photo"),
     "info": ("trtseg.commands.info", "what this installation and machine can do"),
     "completion": ("trtseg.commands.completion", "let bash, zsh or fish complete command lines"),

@@ -1,0 +1,2 @@
+"""The user study: people click until a wanted mask is reached, under methods they are not told
+(LD section 5)."""
