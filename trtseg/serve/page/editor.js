@@ -4,7 +4,7 @@ import { ask, file } from "./api.js";
 import { Mask } from "./mask.js";
 
 // One object as the page shows it.
-class Layer {
+export class Layer {
   constructor(record) {
     this.visible = true;
     this.mask = null;

@@ -96,6 +96,7 @@ export class View {
       if (state.active && shown.includes(state.active)) this.layer(state.active, 2.4);
     }
     if (state.comparing) return;
+    if (state.wanted) this.line(state.wanted.outline, "#ffe45c", 2.2, [7, 5]);
     if (state.preview && state.active?.visible) this.preview(state.preview, state.active.colour);
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (state.active?.visible) for (const click of state.active.clicks) this.dot(click, false);
