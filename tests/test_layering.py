@@ -106,7 +106,8 @@ def test_imports_follow_the_table(path, module):
 def test_heavy_packages_load_at_use(path, module):
     layer = layer_of(module)
     heavy = {"cupy", "tensorrt", "tensorrt_rtx"}
-    if layer in ("", "errors", "types", "parse", "bundle", "ops", "cli"):  # a command loads when it runs
+    # a command loads when it runs
+    if layer in ("", "errors", "types", "parse", "bundle", "ops", "cli"):
         heavy |= {"cv2", "onnxruntime"}
     if layer in ("benchmark", "cli", "commands"):
         heavy |= {"torch", "onnx", "onnxscript", "safetensors"}

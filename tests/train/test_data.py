@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from train.conftest import write_image
 from trtseg.errors import DatasetError
-from trtseg.train.clicks import ClickConfig
+from trtseg.train.prompts import PromptConfig
 from trtseg.train.data import (
     CropConfig,
     Crops,
@@ -23,7 +23,7 @@ CROP = CropConfig(size=64, object_side=(20, 60), objects=2)
 
 
 def crops(root, seed=0, crop=CROP, **source):
-    return Crops(LabelledImages([DataConfig(str(root), **source)]), crop, ClickConfig(), seed)
+    return Crops(LabelledImages([DataConfig(str(root), **source)]), crop, PromptConfig(), 2, seed)
 
 
 def assert_same(first, second):
