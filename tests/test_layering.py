@@ -49,7 +49,7 @@ SOURCES = list(sources())
 
 
 def layer_of(module):
-    """`trtseg.runtime.cache` -> "runtime"; the package's own `__init__` -> ""."""
+    """`trtseg.runtime.tensorrt.plan_cache` -> "runtime"; the package's own `__init__` -> ""."""
     parts = [part for part in module if part != "__init__"]
     return parts[1] if len(parts) > 1 else ""
 

@@ -21,7 +21,7 @@ from trtseg.types import Click
 
 if TYPE_CHECKING:
     from trtseg.runtime.encoded import EncodedImage
-    from trtseg.runtime.encodings import EncodingCache
+    from trtseg.runtime.encoding_cache import EncodingCache
     from trtseg.runtime.predictor import Predictor
     from trtseg.runtime.segmenter import Segmenter
     from trtseg.runtime.session import Prediction, Session
@@ -46,7 +46,7 @@ __all__ = [
 
 _RUNTIME = {
     "EncodedImage": "trtseg.runtime.encoded",
-    "EncodingCache": "trtseg.runtime.encodings",
+    "EncodingCache": "trtseg.runtime.encoding_cache",
     "Prediction": "trtseg.runtime.session",
     "Predictor": "trtseg.runtime.predictor",
     "Segmenter": "trtseg.runtime.segmenter",

@@ -11,7 +11,7 @@ import pytest
 from tiny_model import write_tiny
 
 from trtseg import BackendUnavailable, BundleError, Segmenter
-from trtseg.runtime.encodings import EncodingCache
+from trtseg.runtime.encoding_cache import EncodingCache
 from trtseg.runtime.segmenter import availability
 
 

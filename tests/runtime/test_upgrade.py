@@ -12,8 +12,8 @@ from tensorrt_fixture import device, fake_tensorrt
 
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime import tensorrt
-from trtseg.runtime.cache import EngineCache
 from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 from trtseg.runtime.upgrade import Upgrade
 
 

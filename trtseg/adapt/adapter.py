@@ -16,10 +16,10 @@ from trtseg.adapt.latent import AdaptableSegment, corrections_of
 from trtseg.adapt.learn import learn
 from trtseg.adapt.routes import ROUTES, OnnxRoute, RefitRoute, Route, TorchRoute
 from trtseg.adapt.weights import AdaptedWeights
-from trtseg.runtime.adapter import Observation
 from trtseg.runtime.engine import Engine, HostMemory
 from trtseg.runtime.segmenter import Segmenter
-from trtseg.runtime.tensorrt_engine import TensorRTEngine
+from trtseg.runtime.session.observation import Observation
+from trtseg.runtime.tensorrt.execution import TensorRTEngine
 
 
 class Learner:
@@ -111,7 +111,7 @@ class Learner:
 
 
 class ClickAdapter:
-    """`trtseg.runtime.adapter.Adapter`: image adaptation (CA section 3.2) from given weights.
+    """An `Adapter` of the runtime: image adaptation (CA section 3.2) from given weights.
 
     Args:
         learner: the model.

@@ -19,9 +19,9 @@ from trtseg.nn.config import NetworkConfig
 from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.network import segment_network
 from trtseg.nn.unet import UNet
-from trtseg.runtime.adapter import Observation
 from trtseg.runtime.engine import HostMemory, Memory
-from trtseg.runtime.guidance import GuidanceMaps
+from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
+from trtseg.runtime.session.observation import Observation
 
 PREFIX = "segment."  # of f's names in the state dict and in the graphs
 

@@ -18,10 +18,10 @@ from trtseg.adapt.learn import learn
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.errors import CheckpointError
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
-from trtseg.runtime.adapter import Observation
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.guidance import grid_points
 from trtseg.runtime.session import Session
+from trtseg.runtime.session.observation import Observation
+from trtseg.types import grid_points
 
 _PARTS = ("values", "first", "second")
 

@@ -111,6 +111,6 @@ def _model(name: str) -> str:
 
 
 def _caches() -> dict[str, str]:
-    from trtseg.runtime import cache
+    from trtseg.runtime.tensorrt.plan_cache import default_directory
 
-    return {"engines": str(cache.default_directory())}
+    return {"engines": str(default_directory())}

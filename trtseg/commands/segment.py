@@ -15,7 +15,7 @@ from trtseg.commands.drawing import contact_sheet, overlay
 from trtseg.commands.model_options import add_model_options, load_segmenter
 from trtseg.commands.output import EXACT_SUFFIXES, check_folder, check_targets, write_images
 from trtseg.commands.photo import read_photo
-from trtseg.runtime.prediction import Prediction
+from trtseg.runtime.session.prediction import Prediction
 
 EXAMPLES = """\
 examples:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from trtseg.runtime.engine import Array, on_host
-from trtseg.runtime.guidance import Region
 from trtseg.runtime.image import Picture, as_picture
+from trtseg.types import Region
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ import numpy as np
 
 Array = Any  # np.ndarray on the host, or what the backend's memory makes
 Work = Callable[[], None]
+Progress = Callable[[float, str], None]  # (fraction from 0 to 1, phase)
 
 
 def on_host(array: Array) -> np.ndarray:
@@ -141,8 +142,8 @@ class Engines:
         description: for `trtseg info` and error messages, for instance "ONNX Runtime 1.20, CPU".
         memory: where all buffers given to the engines live.
         encoder, segment, select: the networks; None for one that the bundle does not have.
-        recorder: how whole clicks are recorded for replay, see `trtseg.runtime.recording`; None
-            where every call is queued, or computed, anew.
+        recorder: how whole clicks are recorded for replay, see
+            `trtseg.runtime.pipeline.recording`; None where every call is queued, or computed, anew.
     """
 
     description: str

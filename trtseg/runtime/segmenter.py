@@ -11,16 +11,15 @@ import numpy as np
 from trtseg import bundle as bundles
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable
-from trtseg.runtime.adapter import Adapter
-from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.engine import Availability, Engines
-from trtseg.runtime.guidance import Region
+from trtseg.runtime.engine import Availability, Engines, Progress
 from trtseg.runtime.image import LONGEST_SIDE_PX, as_picture
 from trtseg.runtime.memory_plan import MemoryPlan, memory_plan
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session import Session
-from trtseg.runtime.snapshot import KEPT_CROPS
+from trtseg.runtime.session.observation import Adapter
+from trtseg.runtime.session.snapshot import KEPT_CROPS
+from trtseg.types import Region, flip_axes
 
 # In the order in which backend="auto" asks them.
 BACKENDS = {
@@ -255,4 +254,4 @@ def _checked_region(
         raise ValueError(f"region: expected 4 integers x0, y0, x1, y1, got {region!r}") from None
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(f"region: expected a part of {width} x {height} pixels, got {region!r}")
-    return y0, x0, y1, x1
+    return flip_axes((x0, y0, x1, y1))

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError, TrtsegError
-from trtseg.runtime.build_progress import Progress
-from trtseg.runtime.engine import Engines
+from trtseg.runtime.engine import Engines, Progress
 from trtseg.runtime.segmenter import Segmenter
 
 _log = logging.getLogger(__name__)

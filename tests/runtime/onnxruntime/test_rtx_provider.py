@@ -12,7 +12,7 @@ import pytest
 from trtseg import Segmenter
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime import onnxruntime as backend
-from trtseg.runtime import rtx_provider
+from trtseg.runtime.onnxruntime import rtx_provider
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch, tiny_path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from trtseg import Segmenter
 from trtseg.runtime.onnxruntime import OnnxEngine
-from trtseg.runtime.symbolic_shapes import resolve
+from trtseg.runtime.onnxruntime.symbolic_shapes import resolve
 
 IMAGE = {"image": [1, 3, "h", "w"]}
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from trtseg import Click
 from trtseg.bundle import Guidance
 from trtseg.runtime.engine import HostMemory
-from trtseg.runtime.guidance import GuidanceMaps, grid_points
+from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
+from trtseg.types import grid_points
 
 GRID = (24, 32)
 REGION = (10, 20, 106, 148)  # 96 x 128 pixels: four to a cell

@@ -13,7 +13,8 @@ from tiny_model import write_tiny
 from trtseg import Click, EngineError, Segmenter, bundle
 from trtseg.runtime.engine import Engines
 from trtseg.runtime.image import as_picture
-from trtseg.runtime.pipeline import IDLE_WORKSPACES, LANES, Pipeline
+from trtseg.runtime.pipeline import Pipeline
+from trtseg.runtime.pipeline.lanes import IDLE_WORKSPACES, LANES
 
 
 def upsampled(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

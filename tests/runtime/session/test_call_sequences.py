@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from trtseg import Segmenter, TrtsegError
-from trtseg.runtime.prediction import Prediction
 from trtseg.runtime.session import Session
+from trtseg.runtime.session.prediction import Prediction
 
 SEQUENCES = int(os.environ.get("TRTSEG_SEQUENCES", "40"))
 REFUSALS = (TrtsegError, ValueError, TypeError)

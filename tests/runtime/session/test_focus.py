@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from trtseg import Click
-from trtseg.runtime.focus import (
+from trtseg.runtime.session.focus import (
     FOCUS_BELOW,
     covers,
     focus_region,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trtseg.runtime.outlines import polygons, rle
+from trtseg.runtime.session.outlines import polygons, rle
 
 masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40),
                    elements=st.sampled_from([0, 255]))  # fmt: skip

@@ -9,10 +9,10 @@ import pytest
 from tiny_model import write_tiny
 
 from trtseg import Click, EngineError, Segmenter
-from trtseg.runtime.adapter import Observation
-from trtseg.runtime.choice import Preference
-from trtseg.runtime.prediction import Prediction
 from trtseg.runtime.session import Session
+from trtseg.runtime.session.choice import Preference
+from trtseg.runtime.session.observation import Observation
+from trtseg.runtime.session.prediction import Prediction
 
 CLICKS = [(80, 60, True), (95, 70, True), (82, 58, False), (30, 100, True), (150, 5, False)]
 

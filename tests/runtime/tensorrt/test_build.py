@@ -17,8 +17,8 @@ from trtseg import bundle as bundles
 CHILD = """
 import json, sys
 from trtseg.errors import TrtsegError
-from trtseg.runtime.build_options import BuildOptions, Profile
-from trtseg.runtime.tensorrt_build import build_engine
+from trtseg.runtime.tensorrt.build_options import BuildOptions, Profile
+from trtseg.runtime.tensorrt.build import build_engine
 DYNAMIC = Profile((64, 64), (480, 640), (1024, 1024))
 VGA = Profile.static((480, 640))
 def attempt(*arguments, **options):
@@ -125,7 +125,7 @@ def test_a_card_that_rtx_does_not_know(rtx, made) -> None:
     result = build(
         rtx,
         """
-        from trtseg.runtime import build_options
+        from trtseg.runtime.tensorrt import build_options
         build_options.RTX_COMPUTE_CAPABILITIES += ("9.0",)
         import tensorrt_rtx
         tensorrt_rtx.ComputeCapability.SM90 = 90
@@ -318,8 +318,8 @@ def test_two_processes_build_one_engine_and_a_killed_one_harms_nothing(
     code = CHILD + textwrap.dedent(
         """
         import os, time
-        from trtseg.runtime.cache import EngineCache
-        from trtseg.runtime.engine_key import EngineKey
+        from trtseg.runtime.tensorrt.plan_cache import EngineCache
+        from trtseg.runtime.tensorrt.plan_key import EngineKey
         key = EngineKey("small", *["x"] * 9)
         def build():
             def progress(fraction, phase):
@@ -347,8 +347,8 @@ def test_loading_a_plan_needs_a_gpu_and_a_corrupt_one_is_refused(rtx, made) -> N
     results = build(
         rtx,
         """
-        from trtseg.runtime.tensorrt_engine import deserialize
-        from trtseg.runtime.tensorrt_library import load_tensorrt
+        from trtseg.runtime.tensorrt.execution import deserialize
+        from trtseg.runtime.tensorrt.library import load_tensorrt
         plan = build_engine(sys.argv[1], [DYNAMIC], target="rtx").plan
         out = []
         for data in (plan, plan[:1000], b"", b"no plan at all" * 100):

@@ -19,18 +19,25 @@ from tiny_model import write_tiny
 from trtseg import bundle as bundles
 from trtseg.cli import main
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
-from trtseg.runtime import bundle_engines, tensorrt
-from trtseg.runtime.build_options import BuildOptions, Profile
-from trtseg.runtime.bundle_engines import requests
-from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import CudaMemory, Gpu, describe_gpu, load_cupy, record_cuda_graph
-from trtseg.runtime.pipeline import LANES, RECORDED_CLICKS, ROOM
-from trtseg.runtime.recording import RUNS_BEFORE_RECORDING, Recorded
+from trtseg.runtime import tensorrt
+from trtseg.runtime.pipeline.buffers import RECORDED_CLICKS, ROOM
+from trtseg.runtime.pipeline.lanes import LANES
+from trtseg.runtime.pipeline.recording import RUNS_BEFORE_RECORDING, Recorded
 from trtseg.runtime.segmenter import Segmenter
-from trtseg.runtime.tensorrt_build import BuildCancelled, build_engine
-from trtseg.runtime.tensorrt_engine import TensorRTEngine
-from trtseg.runtime.tensorrt_library import load_tensorrt
-from trtseg.runtime.tensorrt_refit import RefitPair
+from trtseg.runtime.tensorrt.build import BuildCancelled, build_engine
+from trtseg.runtime.tensorrt.build_options import BuildOptions, Profile
+from trtseg.runtime.tensorrt.bundle_plans import requests
+from trtseg.runtime.tensorrt.device_memory import (
+    CudaMemory,
+    Gpu,
+    describe_gpu,
+    load_cupy,
+    record_cuda_graph,
+)
+from trtseg.runtime.tensorrt.execution import TensorRTEngine
+from trtseg.runtime.tensorrt.library import load_tensorrt
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
+from trtseg.runtime.tensorrt.refit import RefitPair
 
 
 @pytest.fixture
@@ -656,7 +663,7 @@ def test_the_memory_limit_leaves_the_session_as_it_was(trt, tiny, image, tmp_pat
 
 def test_sizes_are_checked(trt, tiny) -> None:
     with pytest.raises(ValueError, match="sizes: expected multiples of"):
-        bundle_engines.requests(
+        requests(
             bundles.read(tiny),
             flavour="tensorrt",
             version="1",

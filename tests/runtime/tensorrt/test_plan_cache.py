@@ -19,8 +19,8 @@ import pytest
 from trtseg.errors import EngineError
 from trtseg.runtime import atomic_file
 from trtseg.runtime.atomic_file import write_atomically
-from trtseg.runtime.cache import EngineCache, default_directory
-from trtseg.runtime.engine_key import EngineKey, system_name
+from trtseg.runtime.tensorrt.plan_cache import EngineCache, default_directory
+from trtseg.runtime.tensorrt.plan_key import EngineKey, system_name
 
 KEY = EngineKey(
     graph="lite/segment",
@@ -191,7 +191,7 @@ def test_the_operating_system_refusing_to_write(cache: EngineCache) -> None:
     code = """
         import resource, signal, sys
         from trtseg.errors import EngineError
-        from trtseg.runtime.cache import EngineCache
+        from trtseg.runtime.tensorrt.plan_cache import EngineCache
         sys.path.insert(0, sys.argv[2])
         from test_cache import KEY, PLAN
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -210,7 +210,7 @@ def test_the_operating_system_refusing_to_write(cache: EngineCache) -> None:
 def test_two_processes_build_once(cache: EngineCache) -> None:
     code = """
         import sys, time
-        from trtseg.runtime.cache import EngineCache
+        from trtseg.runtime.tensorrt.plan_cache import EngineCache
         sys.path.insert(0, sys.argv[2])
         from test_cache import KEY, PLAN
         def build():
@@ -250,7 +250,7 @@ def test_a_killed_builder_leaves_a_usable_cache(cache: EngineCache) -> None:
     code = """
         import os, sys, time
         from trtseg.runtime import atomic_file
-        from trtseg.runtime.cache import EngineCache
+        from trtseg.runtime.tensorrt.plan_cache import EngineCache
         sys.path.insert(0, sys.argv[2])
         from test_cache import KEY, PLAN
         def stuck(descriptor):

@@ -12,9 +12,8 @@ import onnxruntime
 
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
-from trtseg.runtime import rtx_provider, symbolic_shapes
-from trtseg.runtime.build_progress import Progress
-from trtseg.runtime.engine import Availability, Engines, HostMemory, TensorSpec
+from trtseg.runtime.engine import Availability, Engines, HostMemory, Progress, TensorSpec
+from trtseg.runtime.onnxruntime import rtx_provider, symbolic_shapes
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

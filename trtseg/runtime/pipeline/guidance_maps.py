@@ -8,29 +8,6 @@ import numpy as np
 
 from trtseg import bundle, ops
 from trtseg.runtime.engine import Array, Memory
-from trtseg.types import Click
-
-Region = tuple[int, int, int, int]  # (y0, x0, y1, x1) in image pixels, half open
-
-
-def grid_points(
-    clicks: Sequence[Click], region: Region, grid: tuple[int, int], *, positive: bool
-) -> np.ndarray:
-    """The clicks of one kind on the base grid of a region.
-
-    Pixel centres map to pixel centres: `(x - x0 + 0.5) * grid_width / region_width - 0.5`.
-
-    Returns:
-        float32 [N, 2], (y, x) in grid pixels.
-    """
-    y0, x0, y1, x1 = region
-    scale_y, scale_x = grid[0] / (y1 - y0), grid[1] / (x1 - x0)
-    points = [
-        ((c.y - y0 + 0.5) * scale_y - 0.5, (c.x - x0 + 0.5) * scale_x - 0.5)
-        for c in clicks
-        if c.positive == positive
-    ]
-    return np.array(points, np.float32).reshape(-1, 2)
 
 
 class GuidanceMaps:

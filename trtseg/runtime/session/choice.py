@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trtseg.runtime.focus import resample
-from trtseg.runtime.guidance import Region, grid_points
-from trtseg.types import Click
+from trtseg.runtime.session.focus import resample
+from trtseg.types import Click, Region, grid_points
 
 EVIDENCE = 0.1  # of the grid's longer side: how far around a new click agreement is not asked for
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from trtseg import ops
 from trtseg.runtime.engine import Array, Memory
-from trtseg.runtime.guidance import Region
+from trtseg.types import Region
 
 
 def box_of(mask: np.ndarray) -> Region | None:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trtseg.runtime.guidance import Region
-from trtseg.types import Click
+from trtseg.types import Click, Region
 
 EXPAND = 1.4  # side of the crop over side of the object's box
 KEEP = 1.15  # the object's box, expanded by this, must stay inside the crop
@@ -26,7 +25,7 @@ def object_box(mask_box: Region | None, clicks: Sequence[Click]) -> Region | Non
     """The box (y0, x0, y1, x1) around a mask's box and the clicks; None without either."""
     boxes = [] if mask_box is None else [mask_box]
     for click in clicks:
-        y, x = int(np.floor(click.y + 0.5)), int(np.floor(click.x + 0.5))
+        y, x = click.pixel
         boxes.append((y, x, y + 1, x + 1))
     if not boxes:
         return None

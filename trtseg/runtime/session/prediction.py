@@ -7,13 +7,12 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from trtseg.runtime import outlines
-from trtseg.runtime.compose import box_of, compose, compose_probability
 from trtseg.runtime.engine import Memory
-from trtseg.runtime.guidance import Region
 from trtseg.runtime.image import Picture, as_picture
-from trtseg.runtime.snapshot import Snapshot
-from trtseg.types import Click, Timing
+from trtseg.runtime.session import outlines
+from trtseg.runtime.session.compose import box_of, compose, compose_probability
+from trtseg.runtime.session.snapshot import Snapshot
+from trtseg.types import Click, Region, Timing, flip_axes
 
 
 class Prediction:
@@ -47,9 +46,7 @@ class Prediction:
         memory: Memory,
     ) -> None:
         self.mask = mask
-        self.changed = None
-        if changed is not None:
-            self.changed = (changed[1], changed[0], changed[3], changed[2])
+        self.changed = None if changed is None else flip_axes(changed)
         self.selected = snapshot.selected
         self.scores = _scores(snapshot.scores)
         self.clicks: tuple[Click, ...] = snapshot.clicks
@@ -62,7 +59,7 @@ class Prediction:
     def box(self) -> tuple[int, int, int, int] | None:
         """Box (x0, y0, x1, y1), half open, around the mask; None for an empty one."""
         box = self._snapshot.box
-        return None if box is None else (box[1], box[0], box[3], box[2])
+        return None if box is None else flip_axes(box)
 
     @cached_property
     def probability(self) -> np.ndarray:
@@ -105,11 +102,10 @@ class Prediction:
     @property
     def grid_region(self) -> tuple[int, int, int, int]:
         """(x0, y0, x1, y1), half open: the part of the image that the network looked at."""
-        y0, x0, y1, x1 = self._snapshot.region
-        return x0, y0, x1, y1
+        return flip_axes(self._snapshot.region)
 
     def polygons(self, tolerance_px: float = 1.0) -> list[outlines.Polygon]:
-        """Outlines of the mask; see `trtseg.runtime.outlines.polygons`."""
+        """Outlines of the mask; see `trtseg.runtime.session.outlines.polygons`."""
         return outlines.polygons(self.mask, tolerance_px)
 
     def rle(self) -> dict[str, object]:

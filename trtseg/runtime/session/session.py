@@ -10,14 +10,13 @@ from time import perf_counter
 
 import numpy as np
 
-from trtseg.runtime.adapter import Adapter, Observation
-from trtseg.runtime.background import LatestWorker
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.guidance import grid_points
 from trtseg.runtime.pipeline import Pipeline
-from trtseg.runtime.prediction import Prediction, compose_snapshot
-from trtseg.runtime.snapshot import Snapshot, Stepper
-from trtseg.types import Click, Timing
+from trtseg.runtime.session.background import LatestWorker
+from trtseg.runtime.session.observation import Adapter, Observation
+from trtseg.runtime.session.prediction import Prediction, compose_snapshot
+from trtseg.runtime.session.snapshot import Snapshot, Stepper
+from trtseg.types import Click, Timing, grid_points
 
 
 class Session:
@@ -114,10 +113,10 @@ class Session:
             mask = self._shown if self._shown is not None else self.prediction.mask
             clicks = self.clicks
         height, width = mask.shape
-        respected = [
-            bool(mask[min(round(c.y), height - 1), min(round(c.x), width - 1)]) == c.positive
-            for c in clicks
-        ]
+        respected = []
+        for click in clicks:
+            y, x = click.pixel  # on the image's edge, of the pixel beyond
+            respected.append(bool(mask[min(y, height - 1), min(x, width - 1)]) == click.positive)
         return sum(respected) / len(respected) if respected else 1.0
 
     def add_click(

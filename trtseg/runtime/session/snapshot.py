@@ -14,14 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trtseg.runtime.adapter import Adapter, Observation, Weights
-from trtseg.runtime.choice import Preference
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array
-from trtseg.runtime.focus import covers, focus_region, object_box, resample, seam_weight
-from trtseg.runtime.guidance import Region, grid_points
 from trtseg.runtime.pipeline import Candidates, Pipeline
-from trtseg.types import Click, Timing
+from trtseg.runtime.session.choice import Preference
+from trtseg.runtime.session.focus import covers, focus_region, object_box, resample, seam_weight
+from trtseg.runtime.session.observation import Adapter, Observation, Weights
+from trtseg.types import Click, Region, Timing, grid_points
 
 KEPT_CROPS = 2
 

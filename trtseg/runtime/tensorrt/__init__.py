@@ -10,15 +10,19 @@ import numpy as np
 
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
-from trtseg.runtime.build_options import BuildOptions
-from trtseg.runtime.build_progress import Progress
-from trtseg.runtime.bundle_engines import SizeRange, obtain, requests
-from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import CudaMemory, describe_gpu, load_cupy, record_cuda_graph
-from trtseg.runtime.engine import Availability, Engines
-from trtseg.runtime.tensorrt_engine import TensorRTEngine, captures_itself
-from trtseg.runtime.tensorrt_library import load_tensorrt
-from trtseg.runtime.tensorrt_refit import RefitPair
+from trtseg.runtime.engine import Availability, Engines, Progress
+from trtseg.runtime.tensorrt.build_options import BuildOptions
+from trtseg.runtime.tensorrt.bundle_plans import SizeRange, obtain, requests
+from trtseg.runtime.tensorrt.device_memory import (
+    CudaMemory,
+    describe_gpu,
+    load_cupy,
+    record_cuda_graph,
+)
+from trtseg.runtime.tensorrt.execution import TensorRTEngine, captures_itself
+from trtseg.runtime.tensorrt.library import load_tensorrt
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
+from trtseg.runtime.tensorrt.refit import RefitPair
 
 _log = logging.getLogger(__name__)
 _NAMES = ("tensorrt", "tensorrt_rtx", "tensorrt_bindings")

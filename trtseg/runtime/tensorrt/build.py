@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from trtseg.errors import EngineError
 from trtseg.runtime.atomic_file import write_atomically
-from trtseg.runtime.build_options import BuildOptions, Precision, Profile, resolve_profile
-from trtseg.runtime.build_progress import BuildWatch, Progress, make_monitor
-from trtseg.runtime.tensorrt_library import Messages, TensorRT, collect, load_tensorrt
+from trtseg.runtime.engine import Progress
+from trtseg.runtime.tensorrt.build_options import BuildOptions, Precision, Profile, resolve_profile
+from trtseg.runtime.tensorrt.build_watch import BuildWatch, make_monitor
+from trtseg.runtime.tensorrt.library import Messages, TensorRT, collect, load_tensorrt
 
 _log = logging.getLogger(__name__)
 # Builds measure kernels and share the process-wide logger: one at a time.

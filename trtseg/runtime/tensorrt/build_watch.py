@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-Progress = Callable[[float, str], None]
+from trtseg.runtime.engine import Progress
 
 
 class PhaseTree:

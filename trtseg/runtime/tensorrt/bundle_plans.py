@@ -10,12 +10,12 @@ from typing import Any, cast
 
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError
-from trtseg.runtime.build_options import BuildOptions, Precision, Profile, Size
-from trtseg.runtime.build_progress import Progress
-from trtseg.runtime.cache import CachedPlan, EngineCache
-from trtseg.runtime.cuda_memory import Gpu
-from trtseg.runtime.engine_key import EngineKey, system_name
-from trtseg.runtime.tensorrt_build import build_engine
+from trtseg.runtime.engine import Progress
+from trtseg.runtime.tensorrt.build import build_engine
+from trtseg.runtime.tensorrt.build_options import BuildOptions, Precision, Profile, Size
+from trtseg.runtime.tensorrt.device_memory import Gpu
+from trtseg.runtime.tensorrt.plan_cache import CachedPlan, EngineCache
+from trtseg.runtime.tensorrt.plan_key import EngineKey, system_name
 
 SizeRange = tuple[Size, Size, Size]
 

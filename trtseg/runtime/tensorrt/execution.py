@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from trtseg.errors import EngineError
-from trtseg.runtime.cuda_memory import ALIGNMENT_BYTES, CudaMemory
 from trtseg.runtime.engine import TensorSpec
-from trtseg.runtime.tensorrt_library import TensorRT, collect
+from trtseg.runtime.tensorrt.device_memory import ALIGNMENT_BYTES, CudaMemory
+from trtseg.runtime.tensorrt.library import TensorRT, collect
 
 Shapes = Mapping[str, tuple[int, ...]]
 

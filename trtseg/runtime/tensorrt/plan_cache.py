@@ -24,8 +24,8 @@ from pathlib import Path
 
 from trtseg.errors import EngineError
 from trtseg.runtime.atomic_file import write_atomically
-from trtseg.runtime.engine_key import EngineKey, file_sha256
 from trtseg.runtime.file_lock import locked
+from trtseg.runtime.tensorrt.plan_key import EngineKey, file_sha256
 
 _log = logging.getLogger(__name__)
 

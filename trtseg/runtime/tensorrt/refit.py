@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trtseg.errors import EngineError
-from trtseg.runtime.cuda_memory import CudaMemory
-from trtseg.runtime.tensorrt_engine import TensorRTEngine
-from trtseg.runtime.tensorrt_library import collect
+from trtseg.runtime.tensorrt.device_memory import CudaMemory
+from trtseg.runtime.tensorrt.execution import TensorRTEngine
+from trtseg.runtime.tensorrt.library import collect
 
 
 class RefitPair:
