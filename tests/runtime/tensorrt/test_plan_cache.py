@@ -193,7 +193,7 @@ def test_the_operating_system_refusing_to_write(cache: EngineCache) -> None:
         from trtseg.errors import EngineError
         from trtseg.runtime.tensorrt.plan_cache import EngineCache
         sys.path.insert(0, sys.argv[2])
-        from test_cache import KEY, PLAN
+        from test_plan_cache import KEY, PLAN
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
         try:
@@ -212,7 +212,7 @@ def test_two_processes_build_once(cache: EngineCache) -> None:
         import sys, time
         from trtseg.runtime.tensorrt.plan_cache import EngineCache
         sys.path.insert(0, sys.argv[2])
-        from test_cache import KEY, PLAN
+        from test_plan_cache import KEY, PLAN
         def build():
             print("building", flush=True)
             time.sleep(0.5)
@@ -252,7 +252,7 @@ def test_a_killed_builder_leaves_a_usable_cache(cache: EngineCache) -> None:
         from trtseg.runtime import atomic_file
         from trtseg.runtime.tensorrt.plan_cache import EngineCache
         sys.path.insert(0, sys.argv[2])
-        from test_cache import KEY, PLAN
+        from test_plan_cache import KEY, PLAN
         def stuck(descriptor):
             print("writing", flush=True)
             time.sleep(60)
