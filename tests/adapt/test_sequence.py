@@ -251,15 +251,15 @@ def test_a_submitted_click_teaches(learner, photo):
     assert sequence.images == 1
 
 
-def test_by_name_in_the_api(segmenter, importance, photo, tmp_path):
+def test_of_a_segmenter(segmenter, importance, photo, tmp_path):
     path = importance_path(segmenter.bundle)
     save_importance(path, importance, segmenter.bundle.fingerprint, {})
     try:
-        sequence = segmenter.sequence(adapt="both", state=tmp_path / "state")
+        sequence = Sequence(segmenter, "both", state=tmp_path / "state")
         with sequence.image(photo) as session:
             click_through(session)
         assert (sequence.images, sequence.report.steps) == (1, 1)
-        assert segmenter.sequence(adapt="both", state=tmp_path / "state").images == 1
+        assert Sequence(segmenter, "both", state=tmp_path / "state").images == 1
     finally:
         path.unlink()
 

@@ -16,6 +16,7 @@ from trtseg.runtime.pipeline.buffers import ClickBuffers, EncodeBuffers
 from trtseg.runtime.pipeline.recording import Recorded
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session.compose import compose
+from trtseg.runtime.session.observation import Adapter
 from trtseg.types import Click, grid_points
 
 
@@ -133,8 +134,8 @@ def time_stages(
         return int(click.host_scores[0].argmax())
 
     def show(best: int) -> None:
-        maps = click.outputs["masks"][0]
-        compose(memory, maps[best], region, pipeline.manifest.threshold, mask)
+        candidates = click.outputs["masks"][0]
+        compose(memory, candidates[best], region, pipeline.manifest.threshold, mask)
 
     clock = StageClock(pipeline)
     for index in range(warmup + repeats):
@@ -160,9 +161,14 @@ def time_whole(
     clicks: int,
     repeats: int,
     warmup: int,
-    adapt: str | None = None,
+    adapt: Adapter | None = None,
 ) -> dict[str, Any]:
     """Encodes and clicks as a program sees them: the time until the mask is there.
+
+    Args:
+        clicks: on each object.
+        repeats, warmup: objects that count, and before them objects that do not.
+        adapt: learns from the clicks.
 
     Returns:
         "first_encode_ms" and "first_click_ms" (nothing warm but the loaded model); spreads

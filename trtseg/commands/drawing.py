@@ -52,7 +52,7 @@ def contact_sheet(
     *,
     height: int = 480,
 ) -> np.ndarray:
-    """The selected mask at the left, all hypotheses side by side at its right, in two rows.
+    """The selected mask at the left, all candidates side by side at its right, in two rows.
 
     Args:
         rgb: uint8 [H, W, 3].

@@ -105,7 +105,7 @@ def _model(name: str) -> str:
         return f"damaged: {error}"
     precisions = ", ".join(manifest.graphs["segment"])
     return (
-        f"{manifest.kind}, {manifest.candidates} hypotheses, working size "
+        f"{manifest.kind}, {manifest.candidates} candidates, working size "
         f"{manifest.long_side_px} px, {precisions}"
     )
 

@@ -39,6 +39,11 @@ class EncodedImage:
     encode_ms: float = 0.0
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width) of the base grid."""
+        return self.base.shape[1], self.base.shape[2]
+
+    @property
     def nbytes(self) -> int:
         """Bytes held by the encoding itself, without the caller's image."""
         grid = 0 if self.grid_image is None else self.grid_image.nbytes

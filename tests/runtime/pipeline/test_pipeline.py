@@ -93,7 +93,7 @@ def test_the_chain_is_its_definition(tmp_path: Path, options: dict) -> None:
     x = np.where(x > 0, x, 0.2 * x).astype(np.float32)[None]
     outputs = run("segment", x=x)
     found = pipeline.click(encoded, clicks, previous)
-    np.testing.assert_allclose(found.maps, outputs["masks"][0], atol=1e-4)
+    np.testing.assert_allclose(found.probabilities, outputs["masks"][0], atol=1e-4)
     if m.candidates > 1:
         cells = normal.reshape(3, grid[0], m.base_stride, grid[1], m.base_stride).mean((2, 4))
         everything = {"guidance": maps[None].astype(np.float32), "image": cells[None], **outputs}

@@ -18,7 +18,7 @@ SMALL, MEDIUM, LARGE = block(10, 10, 20, 20), block(8, 8, 26, 26), block(4, 4, 3
 MAPS = np.stack((SMALL, MEDIUM, LARGE))
 
 
-def test_the_most_similar_hypothesis_is_kept() -> None:
+def test_the_most_similar_candidate_is_kept() -> None:
     clicks = (Click(15, 15), Click(16, 14))
     for index, chosen in enumerate(MAPS):
         assert Preference(REGION, chosen, 1).choose(MAPS, REGION, clicks, 0.5) == index
@@ -45,11 +45,11 @@ def test_the_surroundings_of_a_new_click_may_change() -> None:
     beside, elsewhere = chosen.copy(), chosen.copy()
     beside[20:24, 12:18] = 0.9
     elsewhere[10:14, 20:24] = 0.9
-    maps = np.stack((elsewhere, beside))
+    candidates = np.stack((elsewhere, beside))
     elsewhere[21:23, 14:16] = 0.9  # both respect the click
-    maps = np.stack((elsewhere, beside))
+    candidates = np.stack((elsewhere, beside))
     clicks = (Click(15, 15), Click(15, 22))
-    assert Preference(REGION, chosen, 1).choose(maps, REGION, clicks, 0.5) == 1
+    assert Preference(REGION, chosen, 1).choose(candidates, REGION, clicks, 0.5) == 1
 
 
 def test_the_choice_follows_into_a_crop() -> None:
@@ -61,5 +61,5 @@ def test_the_choice_follows_into_a_crop() -> None:
 
 
 def test_empty_maps_agree_and_the_first_wins() -> None:
-    maps = np.zeros((2, 40, 40), np.float32)
-    assert Preference(REGION, maps[0], 0).choose(maps, REGION, (), 0.5) == 0
+    candidates = np.zeros((2, 40, 40), np.float32)
+    assert Preference(REGION, candidates[0], 0).choose(candidates, REGION, (), 0.5) == 0

@@ -27,20 +27,21 @@ class Candidates:
     """What one pass of the networks gives; owned by whoever receives it.
 
     Attributes:
-        maps: probabilities [M, H, W] on the base grid, in the backend's memory.
-        scores: float32 [M], the selector's; all 0 without a selector: the first map leads.
-        mask: uint8 on the host, of the size that was asked for: the mask of the leading map; None
+        probabilities: [M, H, W] on the base grid, in the backend's memory.
+        scores: float32 [M], the selector's; all 0 without a selector: the first one leads.
+        mask: uint8 on the host, of the size that was asked for: the mask of the leading one; None
             where it was not asked for, or the backend composes no masks on the way.
         guidance_ms, segment_ms, select_ms: what the phases took; a replayed graph is one phase,
             and counts as `segment_ms`.
     """
 
-    maps: Array
+    probabilities: Array
     scores: np.ndarray
     mask: np.ndarray | None
     guidance_ms: float
     segment_ms: float
     select_ms: float
+
 
 class Pipeline:
     """The stages of one model on one backend. Threads share it; buffers are lent per call."""
@@ -216,17 +217,17 @@ class Pipeline:
             run = buffers.run(segment or self.engines.segment, mask_size)
             times += run.marks or [perf_counter()]
             masks = buffers.outputs["masks"]
-            maps = memory.empty(masks.shape[1:], masks.dtype)
-            memory.copy(masks[0], maps)
+            probabilities = memory.empty(masks.shape[1:], masks.dtype)
+            memory.copy(masks[0], probabilities)
             if run.mask is not None:
                 mask = memory.fetch(run.mask)
             memory.synchronize()
             times.append(perf_counter())
             scores = np.array(buffers.host_scores[0], np.float32)
             buffers.unload()
-        if isinstance(maps, np.ndarray):
-            maps.flags.writeable = False
+        if isinstance(probabilities, np.ndarray):
+            probabilities.flags.writeable = False
         if not np.isfinite(scores).all():
             raise EngineError("select: the scores are not finite")
         phases = [(b - a) * 1e3 for a, b in pairwise(times)]
-        return Candidates(maps, scores, mask, *phases, *[0.0] * (3 - len(phases)))
+        return Candidates(probabilities, scores, mask, *phases, *[0.0] * (3 - len(phases)))

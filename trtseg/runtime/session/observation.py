@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Engine
+from trtseg.types import Click, grid_points
 
 Weights = Any  # opaque to the runtime, immutable; one per click is kept for undo
 
@@ -32,6 +34,24 @@ class Observation:
     previous: np.ndarray | None
     newest_positive: bool = True
     selected: int = -1
+
+
+def observe(
+    encoded: EncodedImage, clicks: Sequence[Click], previous: np.ndarray | None, selected: int
+) -> Observation:
+    """What is known of all clicks so far on an encoding, the newest last; see `Observation`.
+
+    Args:
+        previous: [H, W] on the host, of any float dtype.
+    """
+    return Observation(
+        encoded,
+        grid_points(clicks, encoded.region, encoded.grid, positive=True),
+        grid_points(clicks, encoded.region, encoded.grid, positive=False),
+        None if previous is None else np.asarray(previous, np.float32),
+        not clicks or clicks[-1].positive,
+        selected,
+    )
 
 
 class Adapter(Protocol):

@@ -70,9 +70,9 @@ class Prediction:
         snapshot = self._snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size).astype(np.float32))
-        if snapshot.maps is None:
+        if snapshot.candidates is None:
             return _read_only(np.zeros(self._size, np.float32))
-        shown = snapshot.maps[snapshot.selected]
+        shown = snapshot.candidates[snapshot.selected]
         return _read_only(
             compose_probability(
                 self._memory, shown, snapshot.region, self._size, self._threshold
@@ -81,23 +81,23 @@ class Prediction:
 
     @cached_property
     def candidates(self) -> np.ndarray:
-        """uint8 [M, H, W], 0 and 255: all hypotheses at the image's size; made when asked for."""
+        """uint8 [M, H, W], 0 and 255: all candidates at the image's size; made when asked for."""
         snapshot = self._snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size)[None] * np.uint8(255))
-        maps = () if snapshot.maps is None else snapshot.maps
-        masks = np.empty((len(maps), *self._size), np.uint8)
-        for shown, mask in zip(maps, masks, strict=True):
+        candidates = () if snapshot.candidates is None else snapshot.candidates
+        masks = np.empty((len(candidates), *self._size), np.uint8)
+        for shown, mask in zip(candidates, masks, strict=True):
             compose(self._memory, shown, snapshot.region, self._threshold, mask)
         return _read_only(masks)
 
     @cached_property
     def grid_probabilities(self) -> np.ndarray:
-        """float32 [M, h, w]: all hypotheses as the network gave them, over `grid_region`."""
-        maps = self._snapshot.maps
-        if maps is None:
+        """float32 [M, h, w]: all candidates as the network gave them, over `grid_region`."""
+        candidates = self._snapshot.candidates
+        if candidates is None:
             return _read_only(np.zeros((0, 1, 1), np.float32))
-        return _read_only(np.array([self._memory.host(each) for each in maps], np.float32))
+        return _read_only(np.array([self._memory.host(each) for each in candidates], np.float32))
 
     @property
     def grid_region(self) -> tuple[int, int, int, int]:
@@ -160,8 +160,8 @@ def compose_snapshot(
     previous_box: Region | None,
 ) -> tuple[Region | None, Region | None]:
     """Write a snapshot's mask; see `compose`."""
-    if snapshot.given is None and snapshot.maps is not None:
-        shown = snapshot.maps[snapshot.selected]
+    if snapshot.given is None and snapshot.candidates is not None:
+        shown = snapshot.candidates[snapshot.selected]
         return compose(
             memory, shown, snapshot.region, threshold, out, previous, previous_box,
             snapshot.composed,

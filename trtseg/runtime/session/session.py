@@ -13,10 +13,10 @@ import numpy as np
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session.background import LatestWorker
-from trtseg.runtime.session.observation import Adapter, Observation
+from trtseg.runtime.session.observation import Adapter, Observation, observe
 from trtseg.runtime.session.prediction import Prediction, compose_snapshot
 from trtseg.runtime.session.snapshot import Snapshot, Stepper
-from trtseg.types import Click, Timing, grid_points
+from trtseg.types import Click, Timing
 
 
 class Session:
@@ -75,17 +75,14 @@ class Session:
         `selected` is the candidate that the click's answer showed. Where the session looked at a
         crop, `previous` is the last mask from before it.
         """
-        encoded, host = self._encoded, self._pipeline.engines.memory.host
-        grid = self._pipeline.grid(encoded.working_size)
+        host = self._pipeline.engines.memory.host
         with self._lock:
             states = self._states[: self._at + 1]
         found = [
-            Observation(
-                encoded,
-                grid_points(after.clicks, encoded.region, grid, positive=True),
-                grid_points(after.clicks, encoded.region, grid, positive=False),
-                None if before.wide is None else np.asarray(host(before.wide), np.float32),
-                after.clicks[-1].positive,
+            observe(
+                self._encoded,
+                after.clicks,
+                None if before.wide is None else host(before.wide),
                 after.selected,
             )
             for before, after in pairwise(states)
@@ -146,7 +143,7 @@ class Session:
         """Show another candidate; later clicks keep to it as far as they agree.
 
         After a selection each click shows, among the candidates that violate the fewest clicks,
-        the one most like the selected hypothesis away from the clicks that came since; without
+        the one most like the selected candidate away from the clicks that came since; without
         a selection the model's selector decides. `undo` takes a selection back.
 
         Raises:
@@ -159,7 +156,7 @@ class Session:
         with self._lock:
             start = perf_counter()
             before = self._states[self._at]
-            count = 0 if before.maps is None else len(before.maps)
+            count = 0 if before.candidates is None else len(before.candidates)
             if count == 0:
                 raise ValueError(f"index: expected none before the first click, got {index}")
             if not 0 <= index < count:

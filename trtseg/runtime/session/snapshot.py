@@ -19,8 +19,8 @@ from trtseg.runtime.engine import Array
 from trtseg.runtime.pipeline import Candidates, Pipeline
 from trtseg.runtime.session.choice import Preference
 from trtseg.runtime.session.focus import covers, focus_region, object_box, resample, seam_weight
-from trtseg.runtime.session.observation import Adapter, Observation, Weights
-from trtseg.types import Click, Region, Timing, grid_points
+from trtseg.runtime.session.observation import Adapter, Weights, observe
+from trtseg.types import Click, Region, Timing
 
 KEPT_CROPS = 2
 
@@ -31,13 +31,13 @@ class Snapshot:
 
     Attributes:
         clicks: all clicks that count, the oldest first.
-        region: where `maps` lie in the image.
-        maps: probabilities [M, H, W] on the base grid; None while nothing is selected.
+        region: where `candidates` lie in the image.
+        candidates: probabilities [M, H, W] on the base grid; None while nothing is selected.
         scores: float32 [M] of the selector.
         selected: index of the map that is shown; -1 while nothing is selected.
         wide: the last map [H, W] over all that was encoded, before any focus crop.
         surround: in a crop, what its border fades into, float32 [H, W].
-        preference: the hypothesis that the user chose, if any.
+        preference: the candidate that the user chose, if any.
         given: a mask that was set, packed by `np.packbits`; shown as it is.
         box: around the mask in the image; filled in when the mask has been composed.
         weights: what the adapter made of the clicks up to here.
@@ -47,7 +47,7 @@ class Snapshot:
 
     region: Region
     clicks: tuple[Click, ...] = ()
-    maps: Array | None = None
+    candidates: Array | None = None
     scores: np.ndarray | None = None
     selected: int = -1
     wide: Array | None = None
@@ -91,30 +91,25 @@ class Stepper:
         start = perf_counter()
         weights, engine = before.weights, None
         if self._adapter is not None:
-            grid = pipeline.grid(encoded.working_size)
-            observation = Observation(
-                encoded,
-                grid_points(clicks, region, grid, positive=True),
-                grid_points(clicks, region, grid, positive=False),
-                None if previous is None else np.asarray(memory.host(previous), np.float32),
-                click.positive,
-                before.selected,
-            )
+            shown = None if previous is None else memory.host(previous)
+            observation = observe(encoded, clicks, shown, before.selected)
             weights = self._adapter.adapt(weights, observation)
             engine = self._adapter.engine(weights)
         adapt_ms = (perf_counter() - start) * 1e3 if self._adapter is not None else 0.0
-        # Only the selector's own choice, unfaded, is known before the host has seen the maps.
+        # Only the selector's own choice, unfaded, is known before the host has seen the candidates.
         leads = surround is None and before.preference is None
         found = pipeline.click(encoded, clicks, previous, engine, compose=leads)
-        maps = found.maps if surround is None else self._fade(found.maps, surround, region)
-        selected = self._choose(before, found, maps, region, clicks)
+        candidates = found.probabilities
+        if surround is not None:
+            candidates = self._fade(candidates, surround, region)
+        selected = self._choose(before, found, candidates, region, clicks)
         after = Snapshot(
             region=region,
             clicks=clicks,
-            maps=maps,
+            candidates=candidates,
             scores=found.scores,
             selected=selected,
-            wide=maps[selected] if surround is None else before.wide,
+            wide=candidates[selected] if surround is None else before.wide,
             surround=surround,
             preference=before.preference,
             weights=weights,
@@ -130,12 +125,12 @@ class Stepper:
 
     def select(self, before: Snapshot, index: int) -> Snapshot:
         """The state in which the user prefers candidate `index`."""
-        maps: Any = before.maps  # the caller has checked that there is a candidate `index`
-        chosen = np.array(self._pipeline.engines.memory.host(maps[index]), np.float32)
+        candidates: Any = before.candidates  # the caller has checked that there is an `index`
+        chosen = np.array(self._pipeline.engines.memory.host(candidates[index]), np.float32)
         return replace(
             before,
             selected=index,
-            wide=maps[index] if before.surround is None else before.wide,
+            wide=candidates[index] if before.surround is None else before.wide,
             preference=Preference(before.region, chosen, len(before.clicks)),
             box=None,
         )
@@ -149,20 +144,20 @@ class Stepper:
         method = cv2.INTER_AREA if height * width < inside.size else cv2.INTER_LINEAR
         small = cv2.resize(inside * np.uint8(255), (width, height), interpolation=method)
         small = small.astype(np.float32) / 255
-        maps = self._pipeline.engines.memory.array(small[None])
+        candidates = self._pipeline.engines.memory.array(small[None])
         return Snapshot(
             region=encoded.region,
-            maps=maps,
+            candidates=candidates,
             scores=np.zeros(1, np.float32),
             selected=0,
-            wide=maps[0],
+            wide=candidates[0],
             given=np.packbits(mask),
             weights=before.weights,
         )
 
     def _region(self, before: Snapshot, click: Click) -> Region:
         whole = self.encoded.region
-        if not self._focus or before.maps is None:
+        if not self._focus or before.candidates is None:
             return whole
         box = object_box(before.box, (*before.clicks, click))
         return focus_region(
@@ -191,10 +186,10 @@ class Stepper:
         self, before: Snapshot, region: Region
     ) -> tuple[Array | None, np.ndarray | None]:
         """(previous map, surround) for a click on `region`."""
-        if before.maps is None:
+        if before.candidates is None:
             return None, None
         memory, whole = self._pipeline.engines.memory, self.encoded.region
-        shown = before.maps[before.selected]
+        shown = before.candidates[before.selected]
         if region == before.region:
             return shown, before.surround
         carried = resample(memory.host(before.wide), whole, region)
@@ -203,11 +198,11 @@ class Stepper:
             carried = np.where(covers(carried.shape, before.region, region), finer, carried)
         return memory.array(carried), None if region == whole else carried
 
-    def _fade(self, maps: Array, surround: np.ndarray, region: Region) -> Array:
+    def _fade(self, candidates: Array, surround: np.ndarray, region: Region) -> Array:
         """Candidates of a crop, fading into what surrounds it."""
         memory = self._pipeline.engines.memory
         weight = seam_weight(surround.shape, region, self.encoded.region)
-        values = memory.host(maps)
+        values = memory.host(candidates)
         faded = surround + weight * (values.astype(np.float32) - surround)
         result = memory.array(faded.astype(values.dtype, copy=False))
         if isinstance(result, np.ndarray):
@@ -218,12 +213,12 @@ class Stepper:
         self,
         before: Snapshot,
         found: Candidates,
-        maps: Array,
+        candidates: Array,
         region: Region,
         clicks: tuple[Click, ...],
     ) -> int:
         if before.preference is None:
             return int(found.scores.argmax())
-        values = self._pipeline.engines.memory.host(maps)
+        values = self._pipeline.engines.memory.host(candidates)
         threshold = self._pipeline.manifest.threshold
         return before.preference.choose(values, region, clicks, threshold)
