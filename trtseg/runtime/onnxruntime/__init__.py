@@ -12,7 +12,14 @@ import onnxruntime
 
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
-from trtseg.runtime.engine import Availability, Engines, HostMemory, Progress, TensorSpec
+from trtseg.runtime.engine import (
+    Availability,
+    Engines,
+    HostMemory,
+    Progress,
+    TensorSpec,
+    check_buffers,
+)
 from trtseg.runtime.onnxruntime import rtx_provider, symbolic_shapes
 
 PROVIDERS = {
@@ -171,19 +178,7 @@ class OnnxEngine:
     def bind(self, buffers: Mapping[str, np.ndarray], stream: int = 0) -> OnnxBinding:
         """See `Engine`."""
         del stream
-        for spec in (*self.inputs, *self.outputs):
-            array = buffers.get(spec.name)
-            if array is None:
-                raise EngineError(f"{self.name}: no buffer for {spec.name!r}")
-            fits = len(array.shape) == len(spec.shape) and all(
-                expected in (None, actual)
-                for expected, actual in zip(spec.shape, array.shape, strict=True)
-            )
-            if not fits or array.dtype != spec.dtype or not array.flags.c_contiguous:
-                raise EngineError(
-                    f"{self.name}: {spec.name}: expected contiguous {spec.dtype} "
-                    f"{list(spec.shape)}, got {array.dtype} {list(array.shape)}"
-                )
+        check_buffers(self.name, (*self.inputs, *self.outputs), buffers)
         return OnnxBinding(self._session, self, dict(buffers), self._on_cpu)
 
 

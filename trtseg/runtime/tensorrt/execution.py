@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trtseg.errors import EngineError
-from trtseg.runtime.engine import TensorSpec
+from trtseg.runtime.engine import TensorSpec, check_buffers
 from trtseg.runtime.tensorrt.device_memory import ALIGNMENT_BYTES, CudaMemory
 from trtseg.runtime.tensorrt.library import TensorRT, collect
 
@@ -133,8 +133,12 @@ class TensorRTEngine:
     def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> TensorRTBinding:
         """See `Engine`; `stream` is one of the lanes of the engine's memory."""
         lane = self.memory.lane_of(stream)
-        for spec in (*self.inputs, *self.outputs):
-            self._check_buffer(spec, buffers.get(spec.name))
+        check_buffers(self.name, (*self.inputs, *self.outputs), buffers)
+        for name, array in buffers.items():
+            if array.data.ptr % ALIGNMENT_BYTES:
+                raise EngineError(
+                    f"{self.name}: {name}: its address must be a multiple of {ALIGNMENT_BYTES}"
+                )
         return TensorRTBinding(self, dict(buffers), lane)
 
     def make_context(self) -> Any:
@@ -197,23 +201,6 @@ class TensorRTEngine:
         if not good or missing:
             why = f"{', '.join(missing)} not given" if missing else messages.summary()
             raise EngineError(f"{self.name}: the input shapes are refused: {why}")
-
-    def _check_buffer(self, spec: TensorSpec, array: Any) -> None:
-        if array is None:
-            raise EngineError(f"{self.name}: no buffer for {spec.name!r}")
-        fits = len(array.shape) == len(spec.shape) and all(
-            expected in (None, actual)
-            for expected, actual in zip(spec.shape, array.shape, strict=True)
-        )
-        if not fits or array.dtype != spec.dtype or not array.flags.c_contiguous:
-            raise EngineError(
-                f"{self.name}: {spec.name}: expected contiguous {spec.dtype} "
-                f"{list(spec.shape)}, got {array.dtype} {list(array.shape)}"
-            )
-        if array.data.ptr % ALIGNMENT_BYTES:
-            raise EngineError(
-                f"{self.name}: {spec.name}: its address must be a multiple of {ALIGNMENT_BYTES}"
-            )
 
 
 class TensorRTBinding:
