@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from trtseg.runtime.pipeline.buffers import ClickBuffers, EncodeBuffers, Model
 
 LANES = 4  # calls at the same moment; more wait for one of them
 IDLE_WORKSPACES = 4  # sizes of each kind that a lane keeps buffers for
+LOOK_AGAIN_S = 1.0  # for a lane that was lost, of which nobody is told
 _T = TypeVar("_T")
 
 
@@ -50,13 +52,17 @@ class Lane:
 
 
 class Lanes:
-    """At most `LANES` lanes: made on demand, lent to one thread at a time, kept."""
+    """At most `LANES` lanes: made on demand, lent to one thread at a time, kept.
+
+    A lane that an exception keeps from coming back is not missed: it counts as lent while
+    somebody holds it, and no longer.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._free = threading.Condition()
         self._idle: list[Lane] = []
-        self._count = 0
+        self._lent: weakref.WeakSet[Lane] = weakref.WeakSet()
 
     @contextmanager
     def encoders(self, size: tuple[int, int]) -> Iterator[tuple[Memory, EncodeBuffers]]:
@@ -83,28 +89,37 @@ class Lanes:
 
     @contextmanager
     def _lend(self, suits: Callable[[Lane], bool]) -> Iterator[Lane]:
-        with self._free:
-            while not self._idle and self._count == LANES:
-                self._free.wait()
-            if self._idle:
-                # The last one used, among those that have the buffers if there are such.
-                lane = max(
-                    enumerate(self._idle), key=lambda item: (suits(item[1]), item[0])
-                )[1]
-                self._idle.remove(lane)
-            else:
-                lane = Lane(self._model)
-                self._count += 1
+        loan: list[Lane] = []
         try:
+            self._take(suits, loan)
             # What was queued outside of any lane, such as the map that a click starts from.
-            lane.memory.follow(self._model.engines.memory)
-            yield lane
+            loan[0].memory.follow(self._model.engines.memory)
+            yield loan[0]
         except BaseException:
             # Buffers that a failing call used are dropped, and what is queued still writes there.
-            with suppress(RuntimeError):  # the device's own: what failed first is told
-                lane.memory.synchronize()
+            for lane in loan:
+                with suppress(RuntimeError):  # the device's own: what failed first is told
+                    lane.memory.synchronize()
             raise
         finally:
             with self._free:
-                self._idle.append(lane)
                 self._free.notify()
+                for lane in loan:
+                    if lane not in self._idle:  # where it still is if taking it did not end
+                        self._idle.append(lane)
+                    self._lent.discard(lane)
+
+    def _take(self, suits: Callable[[Lane], bool], loan: list[Lane]) -> None:
+        """Put a lane into `loan`, from which it comes back whatever happens."""
+        with self._free:
+            while not self._idle and len(self._lent) >= LANES:
+                self._free.wait(LOOK_AGAIN_S)
+            if self._idle:
+                # The last one used, among those that have the buffers if there are such.
+                order = [(suits(lane), index) for index, lane in enumerate(self._idle)]
+                loan.append(self._idle[max(order)[1]])
+                self._lent.add(loan[0])
+                self._idle.remove(loan[0])
+            else:
+                loan.append(Lane(self._model))
+                self._lent.add(loan[0])
