@@ -20,7 +20,7 @@ def _open(segmenter, learner, photo, **options):
 
 
 def _weights(session):
-    return session._states[session._at].weights
+    return session._state.present.weights
 
 
 def _frozen(learner):

@@ -33,6 +33,7 @@ class Prediction:
             `set_mask`, 0 without a selector.
         clicks: the clicks that led here.
         timing: what it took.
+        snapshot: what the session goes on from; not for callers.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class Prediction:
         self.scores = _scores(snapshot.scores)
         self.clicks: tuple[Click, ...] = snapshot.clicks
         self.timing = timing
-        self._snapshot, self._threshold, self._source = snapshot, threshold, source
+        self.snapshot, self._threshold, self._source = snapshot, threshold, source
         self._memory = memory
         self._size = mask.shape
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
         """Box (x0, y0, x1, y1), half open, around the mask; None for an empty one."""
-        box = self._snapshot.box
+        box = self.snapshot.box
         return None if box is None else flip_axes(box)
 
     @cached_property
@@ -67,7 +68,7 @@ class Prediction:
 
         The mask is where it reaches the model's threshold. Exactly 0 outside a focus crop.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size).astype(np.float32))
         if snapshot.candidates is None:
@@ -82,7 +83,7 @@ class Prediction:
     @cached_property
     def candidates(self) -> np.ndarray:
         """uint8 [M, H, W], 0 and 255: all candidates at the image's size; made when asked for."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size)[None] * np.uint8(255))
         candidates = () if snapshot.candidates is None else snapshot.candidates
@@ -94,7 +95,7 @@ class Prediction:
     @cached_property
     def grid_probabilities(self) -> np.ndarray:
         """float32 [M, h, w]: all candidates as the network gave them, over `grid_region`."""
-        candidates = self._snapshot.candidates
+        candidates = self.snapshot.candidates
         if candidates is None:
             return _read_only(np.zeros((0, 1, 1), np.float32))
         return _read_only(np.array([self._memory.host(each) for each in candidates], np.float32))
@@ -102,7 +103,7 @@ class Prediction:
     @property
     def grid_region(self) -> tuple[int, int, int, int]:
         """(x0, y0, x1, y1), half open: the part of the image that the network looked at."""
-        return flip_axes(self._snapshot.region)
+        return flip_axes(self.snapshot.region)
 
     def polygons(self, tolerance_px: float = 1.0) -> list[outlines.Polygon]:
         """Outlines of the mask; see `trtseg.runtime.session.outlines.polygons`."""

@@ -12,12 +12,14 @@ import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.pipeline import Pipeline
-from trtseg.runtime.session.background import LatestWorker
+from trtseg.runtime.session.background import Worker
 from trtseg.runtime.session.observation import Adapter, Observation, observe
 from trtseg.runtime.session.prediction import Prediction, compose_snapshot
 from trtseg.runtime.session.snapshot import Snapshot, Stepper
+from trtseg.runtime.session.state import State
 from trtseg.types import Click, Timing
 
+NO_NETWORK = Timing()  # of an event that runs none
 
 class Session:
     """Clicks on one object. Made by `Segmenter.session`.
@@ -37,14 +39,11 @@ class Session:
     ) -> None:
         self._pipeline, self._encoded = pipeline, encoded
         self._stepper = Stepper(pipeline, encoded, focus=focus, adapter=adapter)
-        self._lock = threading.RLock()
-        self._states: list[Snapshot] = [self._stepper.start()]
-        self._at = 0
-        self._epoch = 0  # counts the changes that were not clicks from the background
-        self._worker = LatestWorker("trtseg-session")
-        self._shown: np.ndarray | None = None  # the present mask, for `changed`
-        self._copy: np.ndarray | None = None  # of a mask that lives in the caller's buffer
-        self._prediction: Prediction | None = None
+        self._lock = threading.RLock()  # held by what changes the state
+        self._state = State((self._stepper.start(),))
+        self._worker = Worker("trtseg-session")
+        # Two copies of masks that live in the caller's buffers: the shown one, and the next.
+        self._copies: list[np.ndarray] = []
 
     @property
     def encoded(self) -> EncodedImage:
@@ -54,20 +53,18 @@ class Session:
     @property
     def clicks(self) -> tuple[Click, ...]:
         """The clicks that count, the oldest first."""
-        with self._lock:
-            return self._states[self._at].clicks
+        return self._state.present.clicks
 
     @property
     def can_undo(self) -> bool:
         """Whether `undo` has something to take back."""
-        with self._lock:
-            return self._at > 0
+        return self._state.at > 0
 
     @property
     def can_redo(self) -> bool:
         """Whether `redo` has something to bring again."""
-        with self._lock:
-            return self._at + 1 < len(self._states)
+        state = self._state
+        return state.at + 1 < len(state.snapshots)
 
     def observations(self) -> tuple[Observation, ...]:
         """What was known at each click that counts, over all that was encoded, oldest first.
@@ -76,8 +73,7 @@ class Session:
         crop, `previous` is the last mask from before it.
         """
         host = self._pipeline.engines.memory.host
-        with self._lock:
-            states = self._states[: self._at + 1]
+        state = self._state
         found = [
             observe(
                 self._encoded,
@@ -85,20 +81,23 @@ class Session:
                 None if before.wide is None else host(before.wide),
                 after.selected,
             )
-            for before, after in pairwise(states)
+            for before, after in pairwise(state.snapshots[: state.at + 1])
             if len(after.clicks) > len(before.clicks)
         ]
         # clicks from before a mask that was set do not count
-        return tuple(found[len(found) - len(states[-1].clicks) :])
+        return tuple(found[len(found) - len(state.present.clicks) :])
 
     @property
     def prediction(self) -> Prediction:
         """The present state; an empty mask before the first click."""
+        prediction = self._state.prediction
+        if prediction is not None:
+            return prediction
         with self._lock:
-            if self._prediction is None:
-                self._show(self._states[self._at], Timing(), None, perf_counter())
-            assert self._prediction is not None
-            return self._prediction
+            state = self._state
+            if state.prediction is not None:
+                return state.prediction
+            return self._show(state, None, perf_counter())
 
     @property
     def corrections_respected(self) -> float:
@@ -106,9 +105,9 @@ class Session:
 
         In [0, 1]; 1 without a click.
         """
-        with self._lock:
-            mask = self._shown if self._shown is not None else self.prediction.mask
-            clicks = self.clicks
+        state = self._state
+        mask = self.prediction.mask if state.shown is None else state.shown
+        clicks = state.present.clicks
         height, width = mask.shape
         respected = []
         for click in clicks:
@@ -136,8 +135,22 @@ class Session:
         self._check_out(out)
         with self._lock:
             start = perf_counter()
-            snapshot, timing = self._stepper.click(self._states[self._at], click)
-            return self._change(snapshot, timing, out, start)
+            state = self._state
+            snapshot, timing = self._stepper.click(state.present, click)
+            return self._show(state.followed_by(snapshot), out, start, timing)
+
+    def preview(
+        self, x: float, y: float, positive: bool = True, *, out: np.ndarray | None = None
+    ) -> Prediction:
+        """What `add_click` would give, for instance under a pointer that hovers.
+
+        The session stays as it is; `changed` is the difference to the mask that it shows.
+
+        Args, Raises: as `add_click`.
+        """
+        click = self._checked_click(x, y, positive)
+        self._check_out(out)
+        return self._preview(self._state, click, out)
 
     def select(self, index: int, *, out: np.ndarray | None = None) -> Prediction:
         """Show another candidate; later clicks keep to it as far as they agree.
@@ -155,13 +168,15 @@ class Session:
             raise TypeError(f"index: expected an integer, got {index!r}")
         with self._lock:
             start = perf_counter()
-            before = self._states[self._at]
+            state = self._state
+            before = state.present
             count = 0 if before.candidates is None else len(before.candidates)
             if count == 0:
                 raise ValueError(f"index: expected none before the first click, got {index}")
             if not 0 <= index < count:
                 raise ValueError(f"index: expected 0 to {count - 1}, got {index}")
-            return self._change(self._stepper.select(before, int(index)), Timing(), out, start)
+            snapshot = self._stepper.select(before, int(index))
+            return self._show(state.followed_by(snapshot).next_epoch(), out, start)
 
     def set_mask(self, mask: np.ndarray, *, out: np.ndarray | None = None) -> Prediction:
         """Continue from an existing mask; earlier clicks no longer count, until undone.
@@ -186,8 +201,9 @@ class Session:
             raise ValueError("mask: this model takes no previous mask")
         with self._lock:
             start = perf_counter()
-            snapshot = self._stepper.set_mask(self._states[self._at], mask != 0)
-            return self._change(snapshot, Timing(), out, start)
+            state = self._state
+            snapshot = self._stepper.set_mask(state.present, mask != 0)
+            return self._show(state.followed_by(snapshot).next_epoch(), out, start)
 
     def undo(self, *, out: np.ndarray | None = None) -> Prediction:
         """Take the last event back. Exact, and no network runs.
@@ -213,117 +229,134 @@ class Session:
         """
         self._check_out(out)
         with self._lock:
-            snapshot = self._stepper.start()
-            prediction = self._show(snapshot, Timing(), out, perf_counter())
-            self._states, self._at = [snapshot], 0
-            self._epoch += 1
-            return prediction
+            start = State((self._stepper.start(),), epoch=self._state.epoch)
+            return self._show(start.next_epoch(), out, perf_counter())
 
     def submit_click(
         self, x: float, y: float, positive: bool = True
     ) -> Future[Prediction]:
-        """`add_click` on a thread of the session's own.
+        """`add_click` on a thread of the session's own: all clicks count, in their order.
 
-        A newer click replaces one that still waits, whose future is then cancelled. `cancel()`
-        of the future works until the moment the result is delivered, also while it is being
-        computed; the session is then left as it was. When the session changes by another call
-        before the result is there, the click is stale, waiting or running: it is dropped, and the
-        future is cancelled. Callbacks of the future run on the session's thread, or where
-        `cancel` or the newer `submit_click` is called; never under the session's lock.
+        Each future gets its click's prediction; an editor that has fallen behind shows the last.
+        `cancel()` of a future takes its click back until the moment the result is delivered, also
+        while it is being computed. What the user does to the mask that is shown, by `undo`,
+        `redo`, `select`, `set_mask` or `reset`, drops the clicks that wait or run, which he had
+        made on a mask to come: their futures are cancelled. After an `add_click` meanwhile they
+        count on top of it. Callbacks of the future run on the session's thread, or where `cancel`
+        is called; never under the session's lock. When the program ends, what waits is dropped.
 
         Raises:
             TypeError, ValueError: as `add_click`, at once.
+            EngineError: the system has no thread.
         """
         click = self._checked_click(x, y, positive)
-        epoch = self._epoch  # without the lock: this must not wait for a click that runs
+        epoch = self._state.epoch  # without the lock: this must not wait for a click that runs
 
         def job(future: Future[Prediction]) -> None:
-            with self._lock:
-                stale, before = epoch != self._epoch, self._states[self._at]
-            if not stale:
+            while (state := self._state).epoch == epoch and not future.cancelled():
                 start = perf_counter()
-                snapshot, timing = self._stepper.click(before, click)
+                snapshot, timing = self._stepper.click(state.present, click)
                 with self._lock:
-                    stale = epoch != self._epoch
-                    if not stale:
-                        # From here on the result cannot be cancelled, and is delivered.
-                        if not future.set_running_or_notify_cancel():
-                            return
-                        prediction = self._commit(snapshot, timing, None, start)
-            if stale:
-                future.cancel()
-                future.set_running_or_notify_cancel()
+                    if self._state.moment != state.moment:
+                        continue  # a click was added meanwhile, or this one is stale
+                    # From here on the result cannot be cancelled, and is delivered.
+                    if not future.set_running_or_notify_cancel():
+                        return
+                    following = self._state.followed_by(snapshot)
+                    prediction = self._show(following, None, start, timing)
+                future.set_result(prediction)
                 return
-            future.set_result(prediction)
+            _drop(future)
 
         return self._worker.submit(job)
 
+    def submit_preview(
+        self, x: float, y: float, positive: bool = True
+    ) -> Future[Prediction]:
+        """`preview` on the session's thread, when no click waits.
+
+        The newest alone is made: the future of one that still waited is cancelled, as is that of
+        one on a mask that is no longer shown when it is there.
+
+        Raises:
+            As `submit_click`.
+        """
+        click = self._checked_click(x, y, positive)
+
+        def job(future: Future[Prediction]) -> None:
+            state = self._state
+            prediction = self._preview(state, click, None)
+            if self._state.moment != state.moment:
+                _drop(future)
+            elif future.set_running_or_notify_cancel():
+                future.set_result(prediction)
+
+        return self._worker.submit_latest(job)
+
     def wait(self) -> None:
-        """Return once every click given to `submit_click` is answered or dropped."""
+        """Return once everything that was submitted is answered or dropped."""
         self._worker.wait()
+
+    def _preview(self, state: State, click: Click, out: np.ndarray | None) -> Prediction:
+        start = perf_counter()
+        snapshot, timing = self._stepper.click(state.present, click)
+        return self._compose(state, snapshot, out, start, timing)
 
     def _move(self, step: int, name: str, out: np.ndarray | None) -> Prediction:
         self._check_out(out)
         with self._lock:
             start = perf_counter()
-            at = self._at + step
-            if not 0 <= at < len(self._states):
+            state = self._state
+            if not 0 <= state.at + step < len(state.snapshots):
                 raise ValueError(f"{name}: nothing to {name}")
-            prediction = self._show(self._states[at], Timing(), out, start)
-            self._at = at
-            self._epoch += 1
-            return prediction
-
-    def _change(
-        self, snapshot: Snapshot, timing: Timing, out: np.ndarray | None, start: float
-    ) -> Prediction:
-        """`_commit` for a call: clicks in the background that it overtook are stale."""
-        prediction = self._commit(snapshot, timing, out, start)
-        self._epoch += 1
-        return prediction
-
-    def _commit(
-        self, snapshot: Snapshot, timing: Timing, out: np.ndarray | None, start: float
-    ) -> Prediction:
-        """Show a new state and make it the present one; nothing changes if that fails."""
-        prediction = self._show(snapshot, timing, out, start)
-        del self._states[self._at + 1 :]
-        self._states.append(prediction._snapshot)
-        self._at += 1
-        return prediction
+            return self._show(state.moved(step).next_epoch(), out, start)
 
     def _show(
-        self, snapshot: Snapshot, timing: Timing, out: np.ndarray | None, start: float
+        self, state: State, out: np.ndarray | None, start: float, timing: Timing = NO_NETWORK
     ) -> Prediction:
+        """Make the mask of a state, and make it the present one; nothing changes if that fails."""
+        before = self._state
+        prediction = self._compose(before, state.present, out, start, timing)
+        shown = prediction.mask
+        if out is not None:
+            shown = self._spare(before.shown)
+            np.copyto(shown, out)
+        self._state = state.with_shown(prediction, shown)
+        return prediction
+
+    def _compose(
+        self,
+        before: State,
+        snapshot: Snapshot,
+        out: np.ndarray | None,
+        start: float,
+        timing: Timing,
+    ) -> Prediction:
+        """Write a snapshot's mask, and tell what differs from the one that is shown."""
         begin = perf_counter()
         mask = np.empty(self._encoded.image_size, np.uint8) if out is None else out
-        threshold = self._pipeline.manifest.threshold
-        before = None if self._shown is None else self._states[self._at].box
-        memory = self._pipeline.engines.memory
-        box, changed = compose_snapshot(memory, snapshot, threshold, mask, self._shown, before)
+        threshold, memory = self._pipeline.manifest.threshold, self._pipeline.engines.memory
+        previous_box = None if before.shown is None else before.present.box
+        box, changed = compose_snapshot(
+            memory, snapshot, threshold, mask, before.shown, previous_box
+        )
         if out is None:
             mask.flags.writeable = False
-            shown = mask
-        else:
-            if self._copy is None:
-                self._copy = np.empty_like(mask)
-            np.copyto(self._copy, out)
-            shown = self._copy
         now = perf_counter()
         timing = replace(
             timing, compose_ms=(now - begin) * 1e3, total_ms=(now - start) * 1e3
         )
-        prediction = Prediction(
-            replace(snapshot, box=box, composed=None),
-            mask,
-            changed,
-            timing,
-            threshold,
-            self._encoded.source,
-            memory,
-        )
-        self._shown, self._prediction = shown, prediction
-        return prediction
+        shown = replace(snapshot, box=box, composed=None)
+        source = self._encoded.source
+        return Prediction(shown, mask, changed, timing, threshold, source, memory)
+
+    def _spare(self, shown: np.ndarray | None) -> np.ndarray:
+        """That one of the copies which is not shown."""
+        for copy in self._copies:
+            if copy is not shown:
+                return copy
+        self._copies.append(np.empty(self._encoded.image_size, np.uint8))
+        return self._copies[-1]
 
     def _checked_click(self, x: float, y: float, positive: bool) -> Click:
         click = Click(x, y, positive)
@@ -345,3 +378,9 @@ class Session:
             raise ValueError(
                 f"out: expected shape {list(self._encoded.image_size)}, got {list(out.shape)}"
             )
+
+
+def _drop(future: Future) -> None:
+    """Cancel a future whose job runs, and tell those who wait for it."""
+    future.cancel()
+    future.set_running_or_notify_cancel()
