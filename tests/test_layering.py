@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VOCABULARY = {"errors", "types", "parse", "atomic", "bundle"}
+VOCABULARY = {"errors", "types", "parse", "atomic", "file_lock", "machine", "bundle"}
 NATIVE = {"_cpu", "_cuda"}
 # The version is a constant of the package itself, which imports nothing but the vocabulary.
 PACKAGE = {""}

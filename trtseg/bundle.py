@@ -39,7 +39,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Guidance:
-    """How clicks become channels; see `trtseg.runtime.pipeline.guidance_maps`.
+    """How clicks become channels; see `trtseg.runtime.guidance`.
 
     Attributes:
         channels: 4 (S_p, S_n, T_p, T_n) or 5 (and the previous mask).
