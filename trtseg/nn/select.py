@@ -48,7 +48,7 @@ class SelectionNetwork(nn.Module):
         strides: how many cells of each input are pooled into one, along each axis.
         masks: where the M masks are among the input's channels.
         pooling: how maps become logits, see `NetworkConfig.select_pooling`. Pooled where the masks
-            disagree: what no hypothesis contests says nothing about which is best, and a small
+            disagree: what no candidate contests says nothing about which is best, and a small
             object would drown in it.
         by: what the scores are, see `NetworkConfig.select_by`.
     """

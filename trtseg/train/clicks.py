@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-
 # shares of corrections that are not near the centre of the deepest error
 ANYWHERE = 0.2
 OTHER_ERROR = 0.1

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.errors import TrtsegError
     from trtseg.train.config import read_config
     from trtseg.train.latent_diversity import LatentDiversityTask
-    from trtseg.train.trainer import Trainer
     from trtseg.train.parallel import Parallel
+    from trtseg.train.trainer import Trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trtseg.nn.config import NetworkConfig
+from trtseg.parse import build, read_json
 from trtseg.train.data import CropConfig
 from trtseg.train.images import DataConfig
 from trtseg.train.prompts import PromptConfig
 from trtseg.train.trainer import Stage
-from trtseg.parse import build, read_json
 
 BUNDLE_PREFIX = "bundle:"
 TRAINED = ("segment", "select")
