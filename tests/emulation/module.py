@@ -41,7 +41,7 @@ def build_module(*, sanitize: bool) -> Path:
         sources,
         sanitize=sanitize,
         includes=[CSRC, *python_includes()],
-        defines=["TRTSEG_BACKEND=cuda", f"TRTSEG_MODULE={NAME}"],
+        defines=[f"TRTSEG_MODULE={NAME}"],
         depends=sorted(headers),
     )
 
