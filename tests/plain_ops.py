@@ -16,6 +16,21 @@ import torch.nn.functional as F
 IGNORE = 255
 
 
+def click_maps(
+    points: torch.Tensor, size: tuple[int, int], *, limit_px: float, sigma_px: float
+) -> torch.Tensor:
+    rows, columns = (torch.arange(side, dtype=points.dtype) for side in size)
+    maps = []
+    for kind in points:
+        best = torch.full(size, float(limit_px), dtype=points.dtype)
+        for y, x in kind:
+            squared = (rows - y).square()[:, None] + (columns - x).square()[None, :]
+            best = torch.minimum(best, squared.sqrt())
+        maps.append(best)
+    bumps = [(best.square() / (-2 * sigma_px**2)).exp() for best in maps]
+    return torch.stack([*bumps, *(best / limit_px for best in maps)])
+
+
 def distance_transform(mask: torch.Tensor, *, limit_px: float = torch.inf) -> torch.Tensor:
     """Quadratic time: for tests of small masks."""
     height, width = mask.shape
