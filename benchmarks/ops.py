@@ -30,7 +30,7 @@ from trtseg import _cpu, ops
 from trtseg.nn.jaccard import jaccard
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import plain_ops  # noqa: E402
+import plain_ops
 
 SIZES = {"vga": (480, 640), "4k": (2160, 3840)}
 VGG_CHANNELS = (64, 128, 256, 512, 512)

@@ -31,8 +31,8 @@ BILINEAR = (1e-5, 1e-3)
 # A sum of at most six products of order 1.
 GUIDANCE = (1e-6, 2e-6)
 
-# Partial sums of 32 numbers in float32, then in double on the CPU; shuffles and a tree on the GPU. All
-# numbers are positive, so the error is relative.
+# Partial sums of 32 numbers in float32, then in double on the CPU; shuffles and a tree on the GPU.
+# All numbers are positive, so the error is relative.
 JACCARD = (2e-5, 1e-6)
 JACCARD_GRADIENT = (2e-5, 1e-9)
 # A clicked pixel's gradient is rounded once more for each of up to five clicks on it.

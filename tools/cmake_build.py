@@ -1,4 +1,4 @@
-"""One CMake run for the native modules, and taking what it installs; both wheels' setup.py use it."""
+"""The native modules: one CMake run and what it installs, for the setup.py of both wheels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The backends under test, all with one interface: NumPy arrays in, NumPy arrays out.
 
 `Raw` drives a raw native module (`trtseg._cpu`, `trtseg._cuda`, or the emulated `_cuda`, which
-takes NumPy arrays); `Torch` drives `trtseg.ops` on tensors, and the autograd of `trtseg.nn.jaccard`.
+takes NumPy arrays); `Torch` drives `trtseg.ops` on tensors, and `trtseg.nn.jaccard`.
 """
 
 import numpy as np

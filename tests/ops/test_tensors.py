@@ -80,7 +80,8 @@ def test_refuses_wrong_tensors():
     with pytest.raises(TypeError, match="base: expected an array that can be shared, but"):
         ops.add_guidance(base.to_sparse(), guidance, weight)
     with pytest.raises(ValueError, match="out: expected rows that do not overlap, got strides"):
-        ops.compose_mask(torch.ones(2, 2), (3, 4), out=torch.zeros(4, dtype=torch.uint8).expand(3, 4))
+        out = torch.zeros(4, dtype=torch.uint8).expand(3, 4)
+        ops.compose_mask(torch.ones(2, 2), (3, 4), out=out)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 
 TOOLS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
-from cmake_build import CMakeBuild
+from cmake_build import CMakeBuild  # noqa: E402
 
 os.environ["TRTSEG_CUDA"] = "only"
 source = (TOOLS.parent / "trtseg" / "__init__.py").read_text(encoding="utf-8")

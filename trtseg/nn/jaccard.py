@@ -22,7 +22,9 @@ class _Jaccard(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, loss_weight: Tensor, penalty_weight: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, loss_weight: Tensor, penalty_weight: Tensor
+    ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         shape, dtype = ctx.like
         grad = torch.empty(shape, dtype=dtype, device=saved[0].device)
