@@ -79,8 +79,8 @@ def test_refuses_wrong_tensors():
         ops.add_guidance(base.permute(0, 2, 1), guidance, weight)
     with pytest.raises(TypeError, match="base: expected an array that can be shared, but"):
         ops.add_guidance(base.to_sparse(), guidance, weight)
+    out = torch.zeros(4, dtype=torch.uint8).expand(3, 4)
     with pytest.raises(ValueError, match="out: expected rows that do not overlap, got strides"):
-        out = torch.zeros(4, dtype=torch.uint8).expand(3, 4)
         ops.compose_mask(torch.ones(2, 2), (3, 4), out=out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import reprlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -131,7 +132,8 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
         height, width = size
         height, width = height.__index__(), width.__index__()
     except (TypeError, ValueError, AttributeError):
-        raise TypeError(f"{name}: expected (height, width) as integers, got {size!r}") from None
+        found = reprlib.repr(size)
+        raise TypeError(f"{name}: expected (height, width) as integers, got {found}") from None
     if height < 1 or width < 1:
         raise ValueError(f"{name}: expected sides of at least 1, got {(height, width)}")
     if height > LARGEST_SIDE or width > LARGEST_SIDE:
