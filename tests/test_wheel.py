@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -33,7 +32,8 @@ def test_the_wheel_runs_without_a_compiler(tmp_path):
     subprocess.run(pip, env=environment, check=True)
     # What trtseg depends on comes from here: to fetch it again would test the network.
     (library,) = fresh.glob("lib/python*/site-packages")
-    (library / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    here = [path for path in sys.path if path.endswith("site-packages")]
+    (library / "dependencies.pth").write_text("\n".join(here), encoding="utf-8")
     bare = {**environment, "PATH": str(fresh / "bin")}
     assert shutil.which("cc", path=bare["PATH"]) is shutil.which("g++", path=bare["PATH"]) is None
     picture = tmp_path / "demo.png"
