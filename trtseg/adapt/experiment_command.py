@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trtseg.commands.arguments import integer, threads
-from trtseg.runtime.engine_key import file_sha256
+from trtseg.runtime.tensorrt.plan_key import file_sha256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.nn.network import LatentDiversity
-from trtseg.runtime.cuda_memory import CudaMemory, load_cupy
 from trtseg.runtime.engine import Engines, HostMemory, Memory, TensorSpec, Work
+from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
