@@ -28,7 +28,7 @@ import torch
 
 from trtseg import _cpu, _cuda
 
-CHANNELS, GUIDANCE, MASKS = 64, 5, 6
+CHANNELS, GUIDANCE, MASKS = 64, 6, 6
 TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 

@@ -98,8 +98,8 @@ static void launch(const Planes<T>& in, View<T, 3> out, cudaStream_t on) {
   check_cuda(cudaGetLastError(), "add_guidance");
 }
 
-// Up to five maps, the networks' number, stay in registers with a pack of pixels; more, one by one.
-static constexpr int kUsualMaps = 5;
+// Up to six maps, the networks' number, stay in registers with a pack of pixels; more, one by one.
+static constexpr int kUsualMaps = 6;
 
 template <class T>
 void add_guidance(View<const T, 3> base, View<const T, 3> guidance, View<const float, 2> weight,

@@ -28,7 +28,7 @@ def test_matches_reference(backend, size, dtype, maps, rng):
 
 
 @pytest.mark.parametrize("channels", [1, 16, 33, 64])
-@pytest.mark.parametrize("maps", [1, 3, 16])
+@pytest.mark.parametrize("maps", [1, 3, 6, 7, 16])
 def test_any_number_of_channels_and_maps(backend, channels, maps, rng):
     base, guidance, weight = problem(rng, (7, 9), np.float32, channels, maps)
     tolerance = tolerances.with_storage(tolerances.GUIDANCE, np.float32, scale=maps)
