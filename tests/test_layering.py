@@ -14,7 +14,7 @@ PACKAGE = {""}
 EVERYTHING = (
     BELOW_TORCH
     | PACKAGE
-    | {"nn", "adapt", "train", "export", "benchmark", "cli", "commands"}
+    | {"sam", "nn", "adapt", "train", "export", "benchmark", "cli", "commands"}
 )
 
 # Layer: (parts of trtseg it may import, torch allowed, ONNX's Python package allowed)
@@ -26,6 +26,8 @@ LAYERS = {
     "bundle": (VOCABULARY | PACKAGE, False, False),
     "ops": (VOCABULARY | NATIVE | {"ops"}, False, False),
     "runtime": (VOCABULARY | NATIVE | PACKAGE | {"ops", "runtime"}, False, False),
+    # torch at use alone: whoever asks Segment Anything's interface for tensors has it
+    "sam": (VOCABULARY | PACKAGE | {"ops", "runtime", "sam"}, True, False),
     "evaluate": (BELOW_TORCH | PACKAGE, False, False),
     "nn": (BELOW_TORCH | PACKAGE | {"nn"}, True, True),
     "adapt": (BELOW_TORCH | PACKAGE | {"nn", "adapt"}, True, True),
@@ -108,6 +110,8 @@ def test_heavy_packages_load_at_use(path, module):
     heavy = {"cupy", "tensorrt", "tensorrt_rtx"}
     if layer in ("", "errors", "types", "parse", "bundle", "ops", "cli"):  # a command loads when it runs
         heavy |= {"cv2", "onnxruntime"}
+    if layer == "sam":
+        heavy |= {"torch"}
     if layer in ("benchmark", "cli", "commands"):
         heavy |= {"torch", "onnx", "onnxscript", "safetensors"}
         heavy |= {"trtseg.nn", "trtseg.adapt", "trtseg.train", "trtseg.export", "trtseg.evaluate"}

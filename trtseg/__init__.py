@@ -22,7 +22,6 @@ from trtseg.types import Click
 if TYPE_CHECKING:
     from trtseg.runtime.encoded import EncodedImage
     from trtseg.runtime.encodings import EncodingCache
-    from trtseg.runtime.predictor import Predictor
     from trtseg.runtime.segmenter import Segmenter
     from trtseg.runtime.session import Prediction, Session
 
@@ -38,7 +37,6 @@ __all__ = [
     "EncodingCache",
     "EngineError",
     "Prediction",
-    "Predictor",
     "Segmenter",
     "Session",
     "TrtsegError",
@@ -48,7 +46,6 @@ _RUNTIME = {
     "EncodedImage": "trtseg.runtime.encoded",
     "EncodingCache": "trtseg.runtime.encodings",
     "Prediction": "trtseg.runtime.session",
-    "Predictor": "trtseg.runtime.predictor",
     "Segmenter": "trtseg.runtime.segmenter",
     "Session": "trtseg.runtime.session",
 }
