@@ -29,6 +29,10 @@ COMMANDS = {
         "trtseg.export.triton_command",
         "write a model's networks as a repository of the Triton server",
     ),
+    "export-sam": (
+        "trtseg.commands.export_sam",
+        "write a model as Segment Anything's two ONNX graphs (needs torch)",
+    ),
     "train-corrections": (
         "trtseg.train.corrections_command",
         "train continuous adaptation's initial model (needs torch)",
