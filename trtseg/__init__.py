@@ -7,6 +7,7 @@ Importing this package loads nothing heavy; the runtime loads when one of its na
 from __future__ import annotations
 
 import importlib
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from trtseg.errors import (
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from trtseg.runtime.encodings import EncodingCache
     from trtseg.runtime.segmenter import Segmenter
     from trtseg.runtime.session import Prediction, Session
+
+if PathFinder.find_spec("_cpu", __path__) is None:
+    raise ImportError(
+        f"trtseg: {__path__[0]} is a source tree without its native module; run elsewhere to use "
+        "the installed package, or build it here: pip install -e ."
+    )
 
 __version__ = "0.1.0"
 

@@ -330,10 +330,10 @@ def _add(session: Session, prompt: Prompt) -> None:
         x, y, label = prompt
         session.add_click(x, y, label == FOREGROUND)
     else:
-        _add_box(session, *prompt)
+        add_box(session, *prompt)
 
 
-def _add_box(session: Session, x0: float, y0: float, x1: float, y1: float) -> None:
+def add_box(session: Session, x0: float, y0: float, x1: float, y1: float) -> None:
     """Give a session a box: a click on its centre, and one beside each corner's object."""
     height, width = session.encoded.image_size
     x0, x1 = np.clip((x0, x1), 0, width - 1).tolist()
