@@ -9,10 +9,11 @@ import numpy as np
 
 from trtseg.runtime import outlines
 from trtseg.runtime.compose import box_of, compose, compose_probability
-from trtseg.runtime.engine import Memory
+from trtseg.runtime.engine import Array, Memory
 from trtseg.runtime.guidance import Region
 from trtseg.runtime.image import Picture, as_picture
 from trtseg.runtime.snapshot import Snapshot
+from trtseg.runtime.tidy import Tidy
 from trtseg.types import Click, Timing
 
 
@@ -45,6 +46,7 @@ class Prediction:
         threshold: float,
         source: Picture | None,
         memory: Memory,
+        tidy: Tidy,
     ) -> None:
         self.mask = mask
         self.changed = None
@@ -55,7 +57,7 @@ class Prediction:
         self.clicks: tuple[Click, ...] = snapshot.clicks
         self.timing = timing
         self._snapshot, self._threshold, self._source = snapshot, threshold, source
-        self._memory = memory
+        self._memory, self._tidy = memory, tidy
         self._size = mask.shape
 
     @property
@@ -75,7 +77,7 @@ class Prediction:
             return _read_only(_given_mask(snapshot, self._size).astype(np.float32))
         if snapshot.maps is None:
             return _read_only(np.zeros(self._size, np.float32))
-        shown = snapshot.maps[snapshot.selected]
+        shown, _ = _tidied(self._memory, snapshot, snapshot.selected, self._threshold, self._tidy)
         return _read_only(
             compose_probability(
                 self._memory, shown, snapshot.region, self._size, self._threshold
@@ -88,9 +90,10 @@ class Prediction:
         snapshot = self._snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size)[None] * np.uint8(255))
-        maps = () if snapshot.maps is None else snapshot.maps
-        masks = np.empty((len(maps), *self._size), np.uint8)
-        for shown, mask in zip(maps, masks, strict=True):
+        count = 0 if snapshot.maps is None else len(snapshot.maps)
+        masks = np.empty((count, *self._size), np.uint8)
+        for index, mask in enumerate(masks):
+            shown, _ = _tidied(self._memory, snapshot, index, self._threshold, self._tidy)
             compose(self._memory, shown, snapshot.region, self._threshold, mask)
         return _read_only(masks)
 
@@ -162,20 +165,32 @@ def compose_snapshot(
     out: np.ndarray,
     previous: np.ndarray | None,
     previous_box: Region | None,
+    tidy: Tidy,
 ) -> tuple[Region | None, Region | None]:
     """Write a snapshot's mask; see `compose`."""
     if snapshot.given is None and snapshot.maps is not None:
-        shown = snapshot.maps[snapshot.selected]
+        shown, changed = _tidied(memory, snapshot, snapshot.selected, threshold, tidy)
+        composed = None if changed else snapshot.composed
         return compose(
-            memory, shown, snapshot.region, threshold, out, previous, previous_box,
-            snapshot.composed,
-        )  # fmt: skip
+            memory, shown, snapshot.region, threshold, out, previous, previous_box, composed
+        )
     if snapshot.given is None:
         out.fill(0)
     else:
         np.multiply(_given_mask(snapshot, out.shape), np.uint8(255), out=out)
     box = box_of(out)
     return box, box if previous is None else box_of(cv2.bitwise_xor(out, previous))
+
+
+def _tidied(
+    memory: Memory, snapshot: Snapshot, index: int, threshold: float, tidy: Tidy
+) -> tuple[Array, bool]:
+    """(a candidate without crumbs and pinholes, in the backend's memory; whether it had any)."""
+    assert snapshot.maps is not None
+    shown = snapshot.maps[index]
+    found = memory.host(shown)
+    tidied = tidy.apply(found, snapshot.region, snapshot.clicks, threshold)
+    return (shown, False) if tidied is found else (memory.array(tidied), True)
 
 
 def _given_mask(snapshot: Snapshot, size: tuple[int, ...]) -> np.ndarray:

@@ -21,6 +21,7 @@ from trtseg.runtime.memory_plan import MemoryPlan, memory_plan
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session import Session
 from trtseg.runtime.snapshot import KEPT_CROPS
+from trtseg.runtime.tidy import Tidy
 
 # In the order in which backend="auto" asks them.
 BACKENDS = {
@@ -161,6 +162,8 @@ class Segmenter:
         *,
         focus: str | None = "auto",
         adapt: Adapter | str | None = None,
+        drop_islands_px: float | None = None,
+        fill_holes_px: float | None = None,
     ) -> Session:
         """Begin to select one object.
 
@@ -171,10 +174,16 @@ class Segmenter:
                 (an unpickled one) is never focused.
             adapt: learns from the clicks: an adapter, or "image" for that of `trtseg.adapt`
                 (which needs torch).
+            drop_islands_px: parts of a mask with fewer pixels are dropped, unless a positive
+                click lies in them; None for a tenth of the largest part, 0 to keep all.
+            fill_holes_px: holes with fewer pixels are filled, unless a negative click lies in
+                them; None for a twentieth of the largest part, 0 to keep all.
 
         Raises:
-            TypeError: not an encoding, or adapt is neither a name nor an adapter.
-            ValueError: made by another model, or an unknown value for focus or adapt.
+            TypeError: not an encoding, adapt is neither a name nor an adapter, or a size is no
+                number.
+            ValueError: made by another model, an unknown value for focus or adapt, or a size is
+                negative.
             BundleError: the model cannot be adapted, or has no importance weights beside it.
             BackendUnavailable: adapt without torch.
         """
@@ -192,7 +201,13 @@ class Segmenter:
         else:
             raise TypeError(f"adapt: expected 'image', an adapter or None, got {adapt!r}")
         adopted = self.pipeline.adopt(encoded)
-        return Session(self.pipeline, adopted, focus=focus == "auto", adapter=adapter)
+        return Session(
+            self.pipeline,
+            adopted,
+            focus=focus == "auto",
+            adapter=adapter,
+            tidy=Tidy(drop_islands_px, fill_holes_px),
+        )
 
     def sequence(self, adapt: str = "both", **options: Any) -> Any:
         """Segment images one after the other while the model learns from the corrections.

@@ -17,6 +17,7 @@ from trtseg.runtime.guidance import grid_points
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.prediction import Prediction, compose_snapshot
 from trtseg.runtime.snapshot import Snapshot, Stepper
+from trtseg.runtime.tidy import Tidy
 from trtseg.types import Click, Timing
 
 
@@ -35,8 +36,9 @@ class Session:
         *,
         focus: bool = True,
         adapter: Adapter | None = None,
+        tidy: Tidy = Tidy(),
     ) -> None:
-        self._pipeline, self._encoded = pipeline, encoded
+        self._pipeline, self._encoded, self._tidy = pipeline, encoded, tidy
         self._stepper = Stepper(pipeline, encoded, focus=focus, adapter=adapter)
         self._lock = threading.RLock()
         self._states: list[Snapshot] = [self._stepper.start()]
@@ -304,7 +306,9 @@ class Session:
         threshold = self._pipeline.manifest.threshold
         before = None if self._shown is None else self._states[self._at].box
         memory = self._pipeline.engines.memory
-        box, changed = compose_snapshot(memory, snapshot, threshold, mask, self._shown, before)
+        box, changed = compose_snapshot(
+            memory, snapshot, threshold, mask, self._shown, before, self._tidy
+        )
         if out is None:
             mask.flags.writeable = False
             shown = mask
@@ -325,6 +329,7 @@ class Session:
             threshold,
             self._encoded.source,
             memory,
+            self._tidy,
         )
         self._shown, self._prediction = shown, prediction
         return prediction
