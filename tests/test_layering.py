@@ -32,7 +32,7 @@ LAYERS = {
     "nn": (BELOW_TORCH | PACKAGE | {"nn"}, True, True),
     "adapt": (BELOW_TORCH | PACKAGE | {"nn", "adapt"}, True, True),
     "train": (BELOW_TORCH | PACKAGE | {"nn", "adapt", "train"}, True, True),
-    "export": (BELOW_TORCH | PACKAGE | {"nn", "adapt", "train", "export"}, True, True),
+    "export": (BELOW_TORCH | PACKAGE | {"sam", "nn", "adapt", "train", "export"}, True, True),
     "benchmark": (BELOW_TORCH | PACKAGE | {"benchmark"}, False, True),
     "cli": (EVERYTHING, True, True),
     "__main__": ({"cli"}, False, False),

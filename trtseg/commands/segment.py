@@ -163,7 +163,7 @@ def _segment(
             if index < len(prediction.candidates):
                 images[path] = prediction.candidates[index]
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_images(images)
+    write_images(images, picture.icc)
     if args.json:
         print(json.dumps(_report(photo, prediction, list(images), encoded.encode_ms)))
     else:

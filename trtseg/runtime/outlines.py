@@ -1,4 +1,4 @@
-"""Masks as polygons, run lengths and cut-outs."""
+"""Masks as polygons and run lengths."""
 
 from __future__ import annotations
 
@@ -99,8 +99,3 @@ def _packed(counts: list[int]) -> str:
             more = value != (-1 if group & 0x10 else 0)
             text.append((group | (0x20 if more else 0)) + 48)
     return text.decode("ascii")
-
-
-def cutout(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 4]: RGB pixels with a mask as alpha."""
-    return np.dstack((rgb, alpha))

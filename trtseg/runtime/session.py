@@ -17,7 +17,7 @@ from trtseg.runtime.guidance import grid_points
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.prediction import Prediction, compose_snapshot
 from trtseg.runtime.snapshot import Snapshot, Stepper
-from trtseg.runtime.tidy import Tidy
+from trtseg.runtime.tidy import USUAL, Tidy
 from trtseg.types import Click, Timing
 
 
@@ -36,7 +36,7 @@ class Session:
         *,
         focus: bool = True,
         adapter: Adapter | None = None,
-        tidy: Tidy = Tidy(),
+        tidy: Tidy = USUAL,
     ) -> None:
         self._pipeline, self._encoded, self._tidy = pipeline, encoded, tidy
         self._stepper = Stepper(pipeline, encoded, focus=focus, adapter=adapter)

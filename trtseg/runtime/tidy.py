@@ -96,6 +96,9 @@ class Tidy:
         return tidied
 
 
+USUAL = Tidy()
+
+
 def _components(cells: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.ndarray]:
     """(how many, label of each cell, cells of each label); label 0 is what is not set."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
