@@ -64,7 +64,8 @@ prepare (float[height, width, 3] image) => (float[1, 3, h, w] prepared)
 # Masks are cut from interpolated probabilities, as the runtime does, and given as logits.
 ENLARGE = """
 <ir_version: 10, opset_import: ["": {opset}]>
-enlarge (float[1, {masks}, h, w] probability, float[2] orig_im_size) => (float[1, {masks}, H, W] masks)
+enlarge (float[1, {masks}, h, w] probability, float[2] orig_im_size)
+    => (float[1, {masks}, H, W] masks)
 <int64[2] planes = {{1, {masks}}}, float low = {{{low}}}, float high = {{{high}}},
  float one = {{1}}, float offset = {{{offset}}}> {{
     integers = Cast <to = 7> (orig_im_size)

@@ -139,7 +139,7 @@ def test_the_command_tells_what_it_wrote(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Model:
-        def SerializeToString(self) -> bytes:  # noqa: N802
+        def SerializeToString(self) -> bytes:
             return b"graph"
 
     monkeypatch.setattr("trtseg.export.sam.sam_graphs", lambda bundle: (Model(), Model()))

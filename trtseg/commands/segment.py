@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     Of several photos, one that fails is told and the others go on; the exit status is then 1.
     """
     _check_prompts(args)
-    several = len(args.photos) > 1 or args.photos[0].is_dir()
+    several = _several(args)
     photos = _photos(args.photos)
     manifest = bundles.read(args.model).manifest
     if args.select is not None and args.select >= manifest.candidates:
@@ -184,7 +184,7 @@ def _answer(
             prediction = session.prediction
         else:
             prediction = session.add_click(*numbers, positive=option == "--click")
-        if len(args.photos) == 1:
+        if not _several(args):
             print(f"{option.removeprefix('--')} {','.join(f'{n:g}' for n in numbers)}: "
                   f"{prediction.timing.total_ms:.0f} ms", file=sys.stderr)  # fmt: skip
     if args.select is not None:
@@ -212,11 +212,16 @@ def _check_prompts(args: argparse.Namespace) -> None:
         raise ValueError("--soft: expected with --cutout")
 
 
+def _several(args: argparse.Namespace) -> bool:
+    """Whether results go into folders, named after their photos."""
+    return len(args.photos) > 1 or args.photos[0].is_dir()
+
+
 def _photos(paths: list[Path]) -> list[Path]:
     """The photos named, and those in the folders named.
 
     Raises:
-        ValueError: a folder holds none, or two have the same name but for the ending.
+        ValueError: a folder holds none.
     """
     found = []
     for path in paths:
