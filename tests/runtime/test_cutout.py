@@ -21,9 +21,9 @@ GREEN, RED = (20, 200, 30), (220, 30, 40)
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
-    """(a green disk on red with an edge of 8 pixels, its true alpha)."""
+    """(a green disk on red with an edge of 4 pixels, its true alpha)."""
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
-    alpha = np.clip((30 - np.hypot(y - 45, x - 60)) / 8 + 0.5, 0, 1)[..., None]
+    alpha = np.clip((30 - np.hypot(y - 45, x - 60)) / 4 + 0.5, 0, 1)[..., None]
     image = np.rint(alpha * GREEN + (1 - alpha) * np.array(RED)).astype(np.uint8)
     return image, alpha[..., 0].astype(np.float32)
 

@@ -136,7 +136,8 @@ class Prediction:
             image_format: of that image, see `Segmenter.encode`.
             soft: give the edge partial opacity. With PyMatting (the extra `matting`) alpha is
                 estimated in a band around the contour, and the object's colours there without the
-                background's; takes seconds. Else alpha is the probability in that band.
+                background's; that takes seconds, and minutes at its first use, when PyMatting
+                compiles itself. Else alpha is the probability in that band.
 
         Raises:
             ValueError: no image is known (the encoding was unpickled), or it has another size.
