@@ -259,10 +259,7 @@ class SamPredictor:
             above: leave out hypotheses whose score is not above this; 0 for all.
 
         Yields:
-            (score, float32 [H, W] logits) of each, in the model's order.
-
-        Raises:
-            As `predict`.
+            (score, float32 [H, W] logits) of each, in the model's order. Raises as `predict`.
         """
         prediction = self._answer(self._current(), [(x, y, float(FOREGROUND))], None)
         for index, score in enumerate(prediction.scores.tolist()):
