@@ -1,33 +1,21 @@
-"""The command `trtseg evaluate`, also `python -m trtseg.evaluate`."""
+"""`trtseg evaluate`: count the clicks a method needs on a data set."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trtseg.commands.arguments import Parser, threads
-from trtseg.errors import TrtsegError
-from trtseg.evaluate.clicks import PROTOCOLS
-from trtseg.evaluate.configuration import ADAPTATIONS, DataSpec, EvaluationConfig
-from trtseg.evaluate.curves import (
-    error_figure,
-    iou_figure,
-    render,
-    require_matplotlib,
-    sequence_figure,
-)
-from trtseg.evaluate.methods import BASELINES, load_method
-from trtseg.evaluate.records import RunDirectory, merge, write_file, write_json
-from trtseg.evaluate.report import html_report
-from trtseg.evaluate.runner import check_split, evaluate, make_header
-from trtseg.evaluate.summary import objects_csv, summarise, table
+from trtseg.commands.arguments import integer, threads
+
+if TYPE_CHECKING:
+    from trtseg.evaluate.records import RunDirectory
 
 _EPILOG = """\
 data sets: PATH[:LAYOUT[:SUBSET]] with the layouts folder, grabcut, berkeley, davis, sbd, voc and
@@ -38,58 +26,59 @@ and report.html with the worst and the median cases. In objects.csv, clicks@q is
 is never reached; reached@q tells whether it was. After an interruption, the same command with
 --resume continues.
 
-several machines: run each with its own --shard 1/3, 2/3, 3/3 and --output, bring the folders
-together, and --merge them.
-"""
+several machines: --cluster dask:tcp://HOST:8786 (or ray:ADDRESS) works on all workers of a cluster
+that reach data and models under the same paths."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to a parser (or subparser)."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """Declare the command's arguments on `parser`."""
+    from trtseg.evaluate.clicks import PROTOCOLS
+    from trtseg.evaluate.configuration import ADAPTATIONS
+    from trtseg.evaluate.datasets.shifts import SHIFTS
+    from trtseg.evaluate.methods import BASELINES
+
     parser.epilog = _EPILOG
-    parser.add_argument(
-        "--model",
-        default="lite",
-        metavar="NAME",
-        help=f"a model, the path of a bundle, or a baseline: {', '.join(BASELINES)} (lite)",
-    )
+    parser.add_argument("--model", default="lite", metavar="NAME",
+                        help="a model, the path of a bundle, a checkpoint of `trtseg "
+                        f"train-corrections`, or a baseline: {', '.join(BASELINES)} (lite)")
     parser.add_argument("--data", nargs="+", default=[], metavar="PATH[:LAYOUT[:SUBSET]]")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where results go")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR",
+                        help="where results go")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="standard")
     parser.add_argument("--clicks", type=int, default=20, metavar="N", help="at most (20)")
-    parser.add_argument(
-        "--target",
-        type=_targets,
-        default=(0.85, 0.90),
-        metavar="Q,Q",
-        help="different IoUs: fractions in (0, 1], or percents in [50, 100] (0.85,0.90)",
-    )
+    parser.add_argument("--target", type=_targets, default=(0.85, 0.90), metavar="Q,Q",
+                        help="different IoUs: fractions in (0, 1], or percents in [50, 100] "
+                        "(0.85,0.90)")
     parser.add_argument("--seed", type=int, default=0, help="of protocols that draw (0)")
-    parser.add_argument(
-        "--min-area", type=float, default=0.0, metavar="F", help="leave out smaller objects (0)"
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="N objects, evenly spread over each set"
-    )
-    parser.add_argument(
-        "--stop-at-target",
-        action="store_true",
-        help="end an object at the highest target: faster, same NoC, but no IoU@k",
-    )
-    parser.add_argument("--adapt", choices=ADAPTATIONS, default="none")
+    parser.add_argument("--min-area", type=float, default=0.0, metavar="F",
+                        help="leave out smaller objects (0)")
+    parser.add_argument("--limit", type=int, metavar="N",
+                        help="N objects, evenly spread over each set")
+    parser.add_argument("--shift", choices=tuple(SHIFTS),
+                        help="show the images as another modality might")
+    parser.add_argument("--stop-at-target", action="store_true",
+                        help="end an object at the highest target: faster, same NoC, but no IoU@k")
+    parser.add_argument("--adapt", choices=ADAPTATIONS, default="none",
+                        help="learn from the corrections (needs torch)")
+    parser.add_argument("--learning", type=Path, metavar="JSON",
+                        help="how (default: as was chosen for the model)")
+    parser.add_argument("--long-side", type=integer(1), metavar="PX",
+                        help="longer side of the working image (default: the model's own)")
     parser.add_argument("--no-focus", action="store_true", help="no closer look at small objects")
-    parser.add_argument(
-        "--refine", action="store_true", help="a graph cut refines the model's masks"
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    parser.add_argument("--threads", type=threads, metavar="N", help="per worker's model")
-    parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N")
-    parser.add_argument(
-        "--merge", nargs="+", type=Path, metavar="DIR", help="bring shards together"
-    )
+    parser.add_argument("--refine", action="store_true",
+                        help="a graph cut refines the model's masks")
+    add_work_options(parser)
     parser.add_argument("--resume", action="store_true", help="continue what --output holds")
     parser.add_argument("--force", action="store_true", help="replace what --output holds")
     parser.add_argument("--no-report", action="store_true", help="no curves, no report.html")
+
+
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """Declare who does the work: --workers, --cluster, --threads, and --quiet."""
+    parser.add_argument("--workers", type=integer(1), default=1, metavar="N", help="processes (1)")
+    parser.add_argument("--cluster", metavar="dask|ray[:ADDRESS]",
+                        help="work on a cluster instead, through joblib")
+    parser.add_argument("--threads", type=threads, metavar="N", help="per worker's model")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -107,29 +96,11 @@ def _targets(text: str) -> tuple[float, ...]:
     )
 
 
-def _shard(text: str) -> tuple[int, int]:
-    try:
-        index, count = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected I/N, got {text}") from None
-    if not 1 <= index <= count:
-        raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, got {text}")
-    return index - 1, count
-
-
 def run(args: argparse.Namespace) -> int:
-    """Run the command; 0 is success, 2 bad input, 130 an interruption, 143 a termination."""
+    """Measure, write the results, print the table; 130 and 143 tell an interruption."""
     try:
         with _termination_raised():
             return _run(args)
-    except OSError as error:
-        named = error.strerror and error.filename is not None
-        told = f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)
-        print(f"trtseg evaluate: {told}", file=sys.stderr)
-        return 2
-    except (TrtsegError, ValueError) as error:
-        print(f"trtseg evaluate: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as interruption:
         terminated = isinstance(interruption, _Terminated)
         print(
@@ -162,20 +133,23 @@ def _termination_raised() -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.output is None:
-        raise ValueError("--output: expected a directory for the results")
+    from trtseg.commands.method import load_method
+    from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
+    from trtseg.evaluate.curves import require_matplotlib
+    from trtseg.evaluate.records import RunDirectory
+    from trtseg.evaluate.report import write_report
+    from trtseg.evaluate.runner import check_workers, evaluate, make_header
+    from trtseg.evaluate.summary import table
+    from trtseg.parse import read_json
+
     directory = RunDirectory(args.output)
     if args.output.exists() and any(args.output.iterdir()):
         _check_room(directory, args.resume, args.force)
     if not args.no_report:
         require_matplotlib()
-    if args.merge:
-        merge(args.merge, args.output, replace=args.force)
-        finish(directory, with_report=not args.no_report)
-        return 0
     config = EvaluationConfig(
         model=args.model,
-        data=tuple(DataSpec.parse(text) for text in args.data),
+        data=tuple(replace(DataSpec.parse(text), shift=args.shift) for text in args.data),
         protocol=args.protocol,
         clicks=args.clicks,
         targets=args.target,
@@ -184,33 +158,30 @@ def _run(args: argparse.Namespace) -> int:
         limit=args.limit,
         stop_at_target=args.stop_at_target,
         adapt=args.adapt,
+        learning=None if args.learning is None else read_json(args.learning),
+        long_side_px=args.long_side,
         focus=not args.no_focus,
         refine=args.refine,
     )
-    check_split(config, args.workers, args.shard)
+    check_workers(config, args.workers, args.cluster)
     for spec in config.data:
         if args.force and Path(spec.path).resolve().is_relative_to(args.output.resolve()):
             raise ValueError(f"{args.output}: cannot be replaced, for it holds {spec.path}")
     datasets = config.open_data()
-    method = load_method(
-        config.model,
-        threads=args.threads,
-        adapt=config.adapt,
-        focus=config.focus,
-        refine=config.refine,
-    )
+    method = load_method(config, args.threads)
     # whatever can be found wrong has been by now: only here does an old run go
     directory.start(make_header(config, method, datasets), replace=args.force)
     evaluate(
         config,
         directory,
+        load=load_method,
         method=method,
         workers=args.workers,
+        cluster=args.cluster,
         threads=args.threads,
-        shard=args.shard,
         progress=not args.quiet,
     )
-    finish(directory, with_report=not args.no_report)
+    print(table(write_report(directory, with_pictures=not args.no_report)))
     return 0
 
 
@@ -222,37 +193,3 @@ def _check_room(directory: RunDirectory, resume: bool, force: bool) -> None:
         )
     if not (force or resume):
         raise ValueError(f"{directory.path}: not empty; --resume continues, --force replaces it")
-
-
-def finish(directory: RunDirectory, *, with_report: bool = True) -> None:
-    """Write results.json, objects.csv, curves and the report, and print the table.
-
-    Raises:
-        BackendUnavailable: matplotlib is missing and a report was asked for.
-    """
-    summary = summarise(directory)
-    write_json(directory.path / "results.json", summary)
-    write_file(directory.path / "objects.csv", objects_csv(directory).encode())
-    print(table(summary))
-    results = summary["results"]
-    if not with_report or not results:
-        return
-    highest = max(summary["config"]["targets"])
-    figures = {
-        "iou": iou_figure(results),
-        "jaccard_error": error_figure(results),
-        "noc_over_sequence": sequence_figure(results, highest),
-    }
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            write_file(directory.path / f"{name}.{kind}", render(figure, kind))
-    write_file(directory.path / "report.html", html_report(directory, summary).encode())
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m trtseg.evaluate`."""
-    parser = Parser(
-        prog="trtseg evaluate", description="Measure a method with simulated clicks."
-    )
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))

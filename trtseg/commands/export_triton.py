@@ -1,9 +1,8 @@
-"""The command `trtseg export-triton MODEL REPOSITORY`."""
+"""`trtseg export-triton MODEL REPOSITORY`: a model as a repository of the Triton server."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from trtseg import bundle as bundles
@@ -56,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
             models, args.repository, version=args.model_version, overwrite=args.force
         )
     except FileExistsError as error:
-        print(f"trtseg export-triton: {error}; pass --force to replace it", file=sys.stderr)
-        return 2
+        raise FileExistsError(f"{error}; pass --force to replace it") from None
     for model, folder in zip(models, folders, strict=True):
         print(f"{folder}\t{model.filename}\t{len(model.network) / 2**20:.2f} MiB")
     return 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from trtseg.errors import BackendUnavailable
+
+WINDOW = 10  # objects of a running mean, as in CA figure 5
 
 
 def require_matplotlib() -> Any:
@@ -78,6 +81,31 @@ def sequence_figure(results: dict[str, dict[str, Any]], target: float) -> Any:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
+
+
+def running_figure(clicks: dict[str, list[int]], label: str) -> Any:
+    """The mean of the last `WINDOW` objects' clicks along a sequence (CA figure 5).
+
+    Args:
+        clicks: one curve each, by object in the order of the sequence.
+        label: of the axis.
+    """
+    figure = _new_figure(1)
+    axes = figure.add_subplot()
+    for name, values in clicks.items():
+        axes.plot(np.arange(1, len(values) + 1), running_mean(values), label=name)
+    axes.set(xlabel="object", ylabel=f"{label}, mean of {WINDOW}", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def running_mean(values: Sequence[float], window: int = WINDOW) -> np.ndarray:
+    """Mean over the last `window` values at every place (of fewer at the beginning)."""
+    total = np.concatenate([[0.0], np.cumsum(np.asarray(values, float))])
+    end = np.arange(1, len(total))
+    begin = np.maximum(end - window, 0)
+    return (total[end] - total[begin]) / (end - begin)
 
 
 def render(figure: Any, kind: str) -> bytes:

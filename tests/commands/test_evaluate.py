@@ -14,12 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trtseg.evaluate.command import add_arguments, main
+from evaluate.methods import write_folder
+from trtseg import cli
+from trtseg.commands.evaluate import add_arguments
 from trtseg.evaluate.records import ObjectRecord
 from trtseg.evaluate.report import overlay, select_cases
 from trtseg.evaluate.summary import summarise_records
 
-from .methods import write_folder
+
+def main(arguments):
+    return cli.main(["evaluate", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +93,6 @@ def test_other_folders_are_left_alone(tmp_path, capsys, option):
     assert [path.name for path in precious.iterdir()] == ["diary.txt"]
 
 
-def test_shards_and_merge(tmp_path, capsys):
-    data = write_folder(tmp_path / "photos", images=3)
-    arguments = ["--model", "geodesic-matting", "--data", str(data), "--clicks", "2", "--quiet"]
-    arguments.append("--no-report")
-    for shard in ("1/2", "2/2"):
-        output = tmp_path / shard[0]
-        assert main([*arguments, "--shard", shard, "--output", str(output)]) == 0
-    assert "4/6" in capsys.readouterr().out
-    merged = str(tmp_path / "merged")
-    shards = [str(tmp_path / "1"), str(tmp_path / "2")]
-    assert main(["--merge", *shards, "--output", merged, "--no-report"]) == 0
-    table = capsys.readouterr().out
-    assert re.search(r"photos +6 ", table)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -111,7 +100,9 @@ def test_shards_and_merge(tmp_path, capsys):
         (["--model", "graph-cut"], "data: expected at least one"),
         (["--model", "no-such-model"], "no-such-model"),
         (["--model", "graph-cut", "--adapt", "image"], "neither be adapted nor refined"),
-        (["--adapt", "both", "--workers", "2"], "workers, shard: expected 1"),
+        (["--adapt", "both", "--workers", "2"], "workers, cluster: expected 1"),
+        (["--adapt", "both", "--cluster", "dask"], "workers, cluster: expected 1"),
+        (["--cluster", "slurm", "--model", "graph-cut"], "cluster: expected one of dask, ray"),
         (["--target", "85,85", "--model", "graph-cut"], "target: expected different values"),
         (["--seed", "-1", "--protocol", "random", "--model", "graph-cut"], "seed: expected"),
     ],
@@ -127,7 +118,7 @@ def test_bad_input(tmp_path, capsys, arguments, message):
 def test_a_file_as_output_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["--output", str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err == f"trtseg evaluate: {tmp_path / 'file'}: Not a directory\n"
+    assert capsys.readouterr().err == f"trtseg: error: {tmp_path / 'file'}: Not a directory\n"
 
 
 def contents(folder):
@@ -140,10 +131,7 @@ def contents(folder):
         ["--clicks", "0"],
         ["--model", "no-such-model"],
         ["--data", "/no/such/place"],
-        ["--workers", "0"],
-        ["--merge", "/no/such/place"],
-        ["--merge", "OUTPUT"],
-        ["--merge", "OUTPUT/inner"],
+        ["--cluster", "slurm"],
         ["--data", "OUTPUT"],
     ],
 )
@@ -151,7 +139,6 @@ def test_force_deletes_nothing_before_all_is_checked(finished, tmp_path, wrong):
     arguments, finished_output = finished
     output = tmp_path / "run"
     shutil.copytree(finished_output, output)
-    shutil.copytree(finished_output, output / "inner")
     before = contents(output)
     wrong = [word.replace("OUTPUT", str(output)) for word in wrong]
     assert main([*arguments, "--output", str(output), *wrong, "--force"]) == 2
@@ -166,9 +153,6 @@ def test_force_replaces(finished, tmp_path):
     assert main(fewer) == 0
     assert len(list(output.glob("objects/*/*.json"))) == 2
     assert not (output / "report.html").exists()
-    merged = ["--merge", str(finished_output), "--output", str(output), "--force", "--no-report"]
-    assert main(merged) == 0
-    assert len(list(output.glob("objects/*/*.json"))) == 6
 
 
 def test_matplotlib_is_missed_before_the_run(tmp_path, capsys, monkeypatch):
@@ -189,7 +173,7 @@ def test_matplotlib_is_missed_before_the_run(tmp_path, capsys, monkeypatch):
 def test_targets(text, targets):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    assert list(parser.parse_args(["--target", text]).target) == targets
+    assert list(parser.parse_args(["--output", "o", "--target", text]).target) == targets
 
 
 @pytest.mark.parametrize("text", ["1.5", "0", "101", "0.85,90", "nan", "", "-1"])
@@ -218,7 +202,7 @@ def test_workers_end_with_the_command(tmp_path, number):
     data = write_folder(tmp_path / "photos", images=80)
     output = tmp_path / "run"
     arguments = ["--model", "geodesic-matting", "--data", str(data), "--output", str(output)]
-    command = [sys.executable, "-m", "trtseg.evaluate", *arguments, "--workers", "2", "--quiet"]
+    command = [sys.executable, "-m", "trtseg", "evaluate", *arguments, "--workers", "2", "--quiet"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not list(output.glob("objects/*/*.json")) and time.monotonic() < deadline:
@@ -239,7 +223,7 @@ def test_workers_end_with_the_command(tmp_path, number):
 
 def test_evaluate_never_loads_torch_nor_the_optional_packages():
     code = (
-        "import sys, trtseg.evaluate.command, trtseg.evaluate.runner; "
+        "import sys, trtseg.commands.method, trtseg.evaluate.runner; "
         "names = {'torch', 'scipy', 'skimage', 'maxflow', 'matplotlib', 'pycocotools'}; "
         "print(sorted(names & sys.modules.keys()))"
     )
