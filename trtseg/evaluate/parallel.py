@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -43,7 +47,7 @@ def placed(cluster: str | None) -> Iterator[None]:
                 with parallel_config("ray"):
                     yield
         else:
-            with parallel_config("loky", idle_worker_timeout=_IDLE_S):
+            with parallel_config("loky", initializer=_end_with_parent):
                 yield
     except ModuleNotFoundError as error:
         package = _PACKAGES.get(error.name or "")
@@ -55,7 +59,18 @@ def placed(cluster: str | None) -> Iterator[None]:
 
 
 _PACKAGES = {"joblib": "trtseg[evaluate]", "distributed": "dask[distributed]", "ray": "ray"}
-_IDLE_S = 10  # after so long workers end by themselves, if their parent could not tell them
+
+
+def _end_with_parent() -> None:
+    """Let a worker end soon after a parent that was killed and could tell nobody."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_parallel(
@@ -82,10 +97,16 @@ def run_parallel(
             return_as="generator_unordered",
             batch_size=1,
         )
+        results = parallel(delayed(function)(*arguments) for arguments in work)
         try:
-            yield from parallel(delayed(function)(*arguments) for arguments in work)
+            for result in results:  # noqa: UP028 an early end must not reach joblib here
+                yield result
         except BrokenProcessPool:
             raise TrtsegError(
                 "a worker process was ended, perhaps for want of memory: what is finished is "
                 "kept; --resume goes on, with fewer --workers"
             ) from None
+        finally:
+            with warnings.catch_warnings():  # that an interruption cancels work is no news
+                warnings.simplefilter("ignore", UserWarning)
+                results.close()

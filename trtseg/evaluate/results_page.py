@@ -72,7 +72,7 @@ def study_section(
     notes = _notes(study, published)
     if notes:
         parts += ["Notes:", _list(notes)]
-    parts += [f"![IoU after each click, or clicks along the sequence]({Path('images') / name})" for name in figures]
+    parts += [f"![{study['title']}]({Path('images') / name})" for name in figures]
     return "\n\n".join(parts) + "\n"
 
 

@@ -216,25 +216,27 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 def cells(
     results: Sequence[dict[str, Any]], targets: Sequence[float], limit: int
 ) -> list[list[str]]:
-    """Headings, then a row of cells for each of some results; "-" where a metric is not known.
+    """Headings, then a row of cells for each of some results; "-" where one is not known.
+
+    A column that is known for none of them is left out.
 
     Args:
         results: of data sets, as `summarise_records` gives them, with "expected".
         targets: IoUs to reach.
         limit: the most clicks.
     """
-    rows = [["objects"]]
-    for result in results:
-        partial = result["objects"] != result["expected"]
-        rows.append([f"{result['objects']}/{result['expected']}" if partial else
-                     str(result["objects"])])  # fmt: skip
+    counts = [
+        f"{r['objects']}/{r['expected']}" if r["objects"] != r["expected"] else str(r["objects"])
+        for r in results
+    ]
+    found = [["objects", *counts]]
     for metric in METRICS:
+        values = [result.get(metric.key) for result in results]
         for heading, text in metric.columns(targets, limit):
-            rows[0].append(heading)
-            for row, result in zip(rows[1:], results, strict=True):
-                value = result.get(metric.key)
-                row.append("-" if value is None else text(value))
-    return rows
+            column = ["-" if value is None else text(value) for value in values]
+            if set(column) != {"-"}:
+                found.append([heading, *column])
+    return [list(row) for row in zip(*found, strict=True)]
 
 
 def table(summary: dict[str, Any]) -> str:
