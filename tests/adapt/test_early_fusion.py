@@ -21,7 +21,7 @@ from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.nn.deeplab import DeepLab, load_deeplab, small_config
 
 ROOT = Path(__file__).parents[2]
-TRAINED = ROOT / "docs" / "adaptation" / "deeplab-small"
+TRAINED = ROOT / "models" / "deeplab-small"
 
 
 def _model(layers=None, image=IMAGE, sequence=SEQUENCE):

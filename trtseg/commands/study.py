@@ -89,7 +89,8 @@ def _run(args: argparse.Namespace, files: dict[str, Path]) -> int:
     from trtseg.evaluate.study import Paths, chosen, run_study
     from trtseg.evaluate.study_models import make_models
 
-    paths = Paths(args.data, args.models or args.work / "models", args.work)
+    models = args.models or args.work / "models"
+    paths = Paths(args.data, models, args.work, _ROOT / "models")
     studies = [_read(name, files) for name in args.names]
     for study in studies:
         print(study.name, file=sys.stderr)

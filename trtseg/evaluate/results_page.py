@@ -9,7 +9,7 @@ from typing import Any
 from trtseg.evaluate.comparison import ahead_sentences, change_text
 from trtseg.evaluate.curves import iou_figure, render, running_figure
 from trtseg.evaluate.records import write_file
-from trtseg.evaluate.summary import cells, interval_text
+from trtseg.evaluate.summary import METRICS, cells, interval_text
 
 _HEAD = """\
 # Results
@@ -152,7 +152,8 @@ def _change_table(study: dict[str, Any]) -> str:
             cells += [change_text(change.get(key), "{:+.1%}") for key in _targets(study)]
         if any(cells[1:]):
             rows.append(cells)
-    return _markdown(head, rows)
+    known = [k for k in range(len(head)) if any(row[k] for row in rows)]
+    return _markdown([head[k] for k in known], [[row[k] for k in known] for row in rows])
 
 
 def _detail_table(study: dict[str, Any]) -> str:
@@ -162,7 +163,8 @@ def _detail_table(study: dict[str, Any]) -> str:
         for data in study["data"]
         if data["name"] in row["cells"]
     ]
-    rows = cells([cell for _, _, cell in found], study["targets"], study["clicks"])
+    metrics = [metric for metric in METRICS if metric.key != "noc"]  # which stands above
+    rows = cells([cell for _, _, cell in found], study["targets"], study["clicks"], metrics)
     names = [("method", "data"), *((label, data) for label, data, _ in found)]
     head, *rest = [[*name, *row] for name, row in zip(names, rows, strict=True)]
     return _markdown(head, rest)

@@ -165,17 +165,20 @@ class Paths:
         data: folder of the data sets.
         models: folder of the bundles that are not in the package.
         work: run directories.
+        kept: folder of the models that do not ship, looked at last.
     """
 
     data: Path
     models: Path
     work: Path
+    kept: Path | None = None
 
     def model(self, name: str) -> str:
         """A model's name or path."""
         if name in BASELINES:
             return name
-        for path in (self.models / name, self.models / f"{name}.trtseg"):
+        kept = () if self.kept is None else (self.kept / name,)
+        for path in (self.models / name, self.models / f"{name}.trtseg", *kept):
             if path.exists():
                 return str(path)
         return name

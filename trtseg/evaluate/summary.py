@@ -79,7 +79,7 @@ class Measured:
         return {f"{target:g}": statistic(target) for target in self.targets}
 
 
-Column = tuple[str, Callable[[Any], str]]  # heading, and from a metric's value to the cell
+Column = tuple[str, Callable[[dict[str, Any]], str]]  # heading, and from results to the cell
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,14 @@ class Metric:
     columns: Callable[[Sequence[float], int], Sequence[Column]] = lambda targets, limit: ()
 
 
-def _by_target(heading: str, text: Callable[[Any], str]) -> Callable[..., Sequence[Column]]:
+def _by_target(
+    key: str, heading: str, text: Callable[[Any], str]
+) -> Callable[..., Sequence[Column]]:
     def columns(targets: Sequence[float], limit: int) -> list[Column]:
         return [
             (
                 heading.format(percent=f"{target * 100:g}", limit=limit),
-                lambda value, key=f"{target:g}": text(value[key]),  # type: ignore[misc]
+                lambda result, q=f"{target:g}": text(result[key][q]),  # type: ignore[misc]
             )
             for target in targets
         ]
@@ -110,14 +112,21 @@ def _by_target(heading: str, text: Callable[[Any], str]) -> Callable[..., Sequen
     return columns
 
 
-def _one(heading: str, text: Callable[[Any], str]) -> Callable[..., Sequence[Column]]:
-    return lambda targets, limit: [(heading, text)]
+def _one(key: str, heading: str, text: Callable[[Any], str]) -> Callable[..., Sequence[Column]]:
+    return lambda targets, limit: [(heading, lambda result: text(result[key]))]
 
 
 def _iou_columns(targets: Sequence[float], limit: int) -> list[Column]:
+    def cell(result: dict[str, Any], k: int) -> str:
+        if k > len(result["iou"]):
+            return "-"  # of objects that were left at the target, only the first click's is kept
+        value = {"mean": result["iou"][k - 1]}
+        if "iou_intervals" in result:
+            value["low"], value["high"] = result["iou_intervals"][k - 1]
+        return interval_text(value, 3)
+
     return [
-        # of objects that were left at the target, only the first click's IoU is kept
-        (f"IoU@{k}", lambda values, k=k: f"{values[k - 1]:.3f}" if k <= len(values) else "-")
+        (f"IoU@{k}", lambda result, k=k: cell(result, k))  # type: ignore[misc]
         for k in sorted({1, min(5, limit), limit})
     ]
 
@@ -182,19 +191,19 @@ def _seconds_per_click(measured: Measured) -> float | None:
 
 METRICS = (
     Metric("noc", lambda m: m.by_target(lambda q: _noc(m, q)),
-           _by_target("NoC@{percent} [95 %]", interval_text)),
+           _by_target("noc", "NoC@{percent} [95 %]", interval_text)),
     Metric("failures_at_limit", lambda m: m.by_target(lambda q: failures_at_limit(m.ious, q)),
-           _by_target(">={limit}@{percent}", str)),
+           _by_target("failures_at_limit", ">={limit}@{percent}", str)),
     Metric("failures", lambda m: m.by_target(lambda q: failures(m.ious, q)),
-           _by_target("failed@{percent}", str)),
+           _by_target("failures", "failed@{percent}", str)),
     Metric("iou", lambda m: _rounded(mean_iou(m.ious)), _iou_columns),
     Metric("iou_intervals", _iou_intervals),
     Metric("noc_running", lambda m: m.by_target(lambda q: _noc_running(m, q))),
-    Metric("best_iou", _best_iou, _one("best@1", lambda values: f"{values[0]:.3f}")),
-    Metric("obeyed", _obeyed, _one("obeyed", lambda value: f"{value:.1%}")),
-    Metric("encode_ms", _encode_ms, _one("encode ms", lambda v: f"{v['median']:.0f}")),
-    Metric("click_ms", _click_ms, _one("click ms", lambda v: f"{v['median']:.1f}")),
-    Metric("seconds_per_click", _seconds_per_click, _one("s/click", lambda v: f"{v:.2f}")),
+    Metric("best_iou", _best_iou, _one("best_iou", "best@1", lambda v: f"{v[0]:.3f}")),
+    Metric("obeyed", _obeyed, _one("obeyed", "obeyed", lambda v: f"{v:.1%}")),
+    Metric("encode_ms", _encode_ms, _one("encode_ms", "encode ms", lambda v: f"{v['median']:.0f}")),
+    Metric("click_ms", _click_ms, _one("click_ms", "click ms", lambda v: f"{v['median']:.0f}")),
+    Metric("seconds_per_click", _seconds_per_click, _one("seconds_per_click", "s/click", lambda v: f"{v:.2f}")),
 )  # fmt: skip
 
 
@@ -214,7 +223,10 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def cells(
-    results: Sequence[dict[str, Any]], targets: Sequence[float], limit: int
+    results: Sequence[dict[str, Any]],
+    targets: Sequence[float],
+    limit: int,
+    metrics: Sequence[Metric] = METRICS,
 ) -> list[list[str]]:
     """Headings, then a row of cells for each of some results; "-" where one is not known.
 
@@ -224,16 +236,16 @@ def cells(
         results: of data sets, as `summarise_records` gives them, with "expected".
         targets: IoUs to reach.
         limit: the most clicks.
+        metrics: to show.
     """
     counts = [
         f"{r['objects']}/{r['expected']}" if r["objects"] != r["expected"] else str(r["objects"])
         for r in results
     ]
     found = [["objects", *counts]]
-    for metric in METRICS:
-        values = [result.get(metric.key) for result in results]
+    for metric in metrics:
         for heading, text in metric.columns(targets, limit):
-            column = ["-" if value is None else text(value) for value in values]
+            column = [text(result) if metric.key in result else "-" for result in results]
             if set(column) != {"-"}:
                 found.append([heading, *column])
     return [list(row) for row in zip(*found, strict=True)]
