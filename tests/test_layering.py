@@ -86,8 +86,6 @@ def at_module_level(path):
 @pytest.mark.parametrize(("path", "module"), SOURCES, ids=[".".join(m) for _, m in SOURCES])
 def test_imports_follow_the_table(path, module):
     allowed, torch, onnx = LAYERS[layer_of(module)]
-    if module[-1].endswith("command"):  # a subcommand that lives beside what it runs
-        allowed = EVERYTHING
     wrong = []
     for line, name in imports(path, module):
         top, _, rest = name.partition(".")
