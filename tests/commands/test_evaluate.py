@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from evaluate.methods import write_folder
+
 from trtseg import cli
 from trtseg.commands.evaluate import add_arguments
 from trtseg.evaluate.records import ObjectRecord

@@ -123,9 +123,10 @@ def test_an_interrupted_spread_run_goes_on(tmp_path, data, monkeypatch):
         written(*arguments)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "write", write_and_interrupt)
-        evaluate(config, run, workers=2, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config, run, workers=2, progress=False)
     before = {path: path.stat().st_mtime_ns for path in run.files()}
     assert len(before) == 1
     evaluate(config, run, workers=2, progress=False)
@@ -240,7 +241,7 @@ def test_data_specs():
 
 @pytest.mark.parametrize("end", [":wrong", ":wrong:train"])
 def test_an_unknown_layout_is_told(data, end):
-    with pytest.raises(DatasetError, match=r"'wrong' is none of the known layouts \(folder, "):
+    with pytest.raises(DatasetError, match=r"'wrong' is none of the known layouts \(coco, f"):
         DataSpec.parse(f"{data}{end}").open(0.0)
     with pytest.raises(DatasetError, match="no such file or folder"):
         DataSpec.parse(f"{data}er{end}").open(0.0)

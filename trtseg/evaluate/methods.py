@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,18 +11,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from trtseg.evaluate import baselines
+from trtseg.evaluate.baselines.clicks import Baseline
 from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.protocol import SessionLike
 from trtseg.runtime.segmenter import Segmenter
 
-BASELINES = {
-    "graph-cut": ("graph_cut", "GraphCut"),
-    "grabcut": ("grabcut", "GrabCut"),
-    "random-walker": ("random_walker", "RandomWalker"),
-    "geodesic-matting": ("geodesic_matting", "GeodesicMatting"),
-    "euclidean-star": ("star_convexity", "EuclideanStar"),
-    "geodesic-star": ("star_convexity", "GeodesicStar"),
-}
+
+def _baselines() -> dict[str, type[Baseline]]:
+    found = {}
+    for info in pkgutil.iter_modules(baselines.__path__):
+        module = importlib.import_module(f"trtseg.evaluate.baselines.{info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Baseline) and "name" in vars(value):
+                found[value.name] = value
+    return found
+
+
+BASELINES = _baselines()
 
 
 class Method(Protocol):
@@ -61,10 +68,8 @@ class BaselineMethod:
     """A classical method; see `trtseg.evaluate.baselines`."""
 
     def __init__(self, name: str) -> None:
-        module_name, class_name = BASELINES[name]
-        module = importlib.import_module(f"trtseg.evaluate.baselines.{module_name}")
         self._name = name
-        self._baseline = getattr(module, class_name)()
+        self._baseline = BASELINES[name]()
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "baseline", "name": self._name, "parameters": self._baseline.parameters()}

@@ -203,7 +203,8 @@ METRICS = (
     Metric("obeyed", _obeyed, _one("obeyed", "obeyed", lambda v: f"{v:.1%}")),
     Metric("encode_ms", _encode_ms, _one("encode_ms", "encode ms", lambda v: f"{v['median']:.0f}")),
     Metric("click_ms", _click_ms, _one("click_ms", "click ms", lambda v: f"{v['median']:.0f}")),
-    Metric("seconds_per_click", _seconds_per_click, _one("seconds_per_click", "s/click", lambda v: f"{v:.2f}")),
+    Metric("seconds_per_click", _seconds_per_click,
+           _one("seconds_per_click", "s/click", lambda v: f"{v:.2f}")),
 )  # fmt: skip
 
 
