@@ -7,7 +7,6 @@ from pathlib import Path
 
 from trtseg import bundle as bundles
 from trtseg.commands.arguments import integer
-from trtseg.export.triton import KINDS, PLATFORMS, triton_models, write_repository
 from trtseg.runtime.cache import EngineCache
 
 EXAMPLES = """\
@@ -19,6 +18,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
+    from trtseg.export.triton import KINDS, PLATFORMS
+
     parser.epilog = EXAMPLES
     parser.add_argument("model", help="a shipped model or the path of a bundle")
     parser.add_argument("repository", type=Path, help="folder; other models in it stay")
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write, and print one line per model."""
+    from trtseg.export.triton import triton_models, write_repository
+
     if (args.platform == "tensorrt") != (args.engines is not None):
         raise ValueError("--engines: expected with --platform tensorrt, and only with it")
     if args.engines is not None and not args.engines.is_dir():

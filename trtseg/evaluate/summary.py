@@ -246,7 +246,9 @@ def cells(
     found = [["objects", *counts]]
     for metric in metrics:
         for heading, text in metric.columns(targets, limit):
-            column = [text(result) if metric.key in result else "-" for result in results]
+            column = [
+                text(result) if result.get(metric.key) is not None else "-" for result in results
+            ]
             if set(column) != {"-"}:
                 found.append([heading, *column])
     return [list(row) for row in zip(*found, strict=True)]
