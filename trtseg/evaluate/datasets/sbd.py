@@ -48,7 +48,7 @@ def find_sbd(root: Path, subset: str | None) -> list[LabelledImage]:
     for name in read_names(root / f"{subset}.txt"):
         path = root / "img" / f"{name}.jpg"
         if not path.is_file():
-            raise DatasetError(f"{path}: no such file, listed in {root / subset}.txt")
+            raise DatasetError(f"{path}: no such file, listed in {root}/{subset}.txt")
         images.append(SbdImage(name, path, root / "inst" / f"{name}.mat"))
     return images
 
