@@ -17,6 +17,7 @@ from evaluate.methods import write_folder
 
 from trtseg import cli
 from trtseg.commands.evaluate import add_arguments
+from trtseg.evaluate.curves import running_mean
 from trtseg.evaluate.records import ObjectRecord
 from trtseg.evaluate.report import overlay, select_cases
 from trtseg.evaluate.summary import summarise_records
@@ -56,7 +57,7 @@ def test_files(finished):
     for row in rows:
         reached = max(float(row[f"iou@{k}"]) for k in range(1, 5)) >= 0.9
         assert row["reached@0.9"] == ("true" if reached else "false")
-    for name in ("iou", "jaccard_error", "noc_over_sequence"):
+    for name in ("iou", "jaccard_error", "clicks_over_sequence"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (output / f"{name}.svg").read_bytes()
 
@@ -234,14 +235,16 @@ def test_evaluate_never_loads_torch_nor_the_optional_packages():
 
 
 def record(name, ious):
-    return ObjectRecord("data", 0, name, ious, click_ms=[2.0] * len(ious), encode_ms=10.0)
+    times = [2.0] * len(ious)
+    return ObjectRecord("data", ord(name), name, ious, click_ms=times, encode_ms=10.0)
 
 
 def test_summary_by_hand():
     records = [record("a", [0.5, 0.9]), record("b", [0.86, 0.88]), record("c", [0.1, 0.2])]
     result = summarise_records(records, (0.85, 0.9), resamples=50)
     assert result["noc"]["0.85"]["mean"] == pytest.approx(5 / 3, abs=1e-4)
-    assert result["noc_running"]["0.85"] == pytest.approx([2.0, 1.5, 5 / 3], abs=1e-4)
+    assert result["clicks"]["0.85"] == {"97": 2, "98": 1, "99": 2}
+    assert running_mean([2, 4, 6, 8], 2).tolist() == [2, 3, 5, 7]
     assert result["failures"] == {"0.85": 1, "0.9": 2}
     assert result["failures_at_limit"] == {"0.85": 2, "0.9": 3}
     assert result["seconds_per_click"] == pytest.approx((10 + 4) / 2 / 1000)

@@ -12,8 +12,9 @@ from trtseg.evaluate.comparison import change, paired
 from trtseg.evaluate.methods import BaselineMethod
 from trtseg.evaluate.records import read_json
 from trtseg.evaluate.results_page import render_page, study_section
-from trtseg.evaluate.study import Paths, read_study, run_study, time_at_vga
+from trtseg.evaluate.study import Paths, read_study, run_study
 from trtseg.evaluate.study_models import make_models, training_configs
+from trtseg.evaluate.timing import time_at_vga
 
 from .methods import write_folder
 

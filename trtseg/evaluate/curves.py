@@ -71,30 +71,13 @@ def error_figure(results: dict[str, dict[str, Any]]) -> Any:
 
 
 def sequence_figure(results: dict[str, dict[str, Any]], target: float) -> Any:
-    """NoC of the first n objects, over n: how a method that learns gets better on the way."""
+    """Clicks along a sequence: how a method that learns gets better on the way (CA figure 5)."""
     figure = _new_figure(1)
     axes = figure.add_subplot()
     for name, result in results.items():
-        running = result["noc_running"][f"{target:g}"]
-        axes.plot(np.arange(1, len(running) + 1), running, label=name)
-    axes.set(xlabel="objects", ylabel=f"NoC@{target * 100:g} so far")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    return figure
-
-
-def running_figure(clicks: dict[str, list[int]], label: str) -> Any:
-    """The mean of the last `WINDOW` objects' clicks along a sequence (CA figure 5).
-
-    Args:
-        clicks: one curve each, by object in the order of the sequence.
-        label: of the axis.
-    """
-    figure = _new_figure(1)
-    axes = figure.add_subplot()
-    for name, values in clicks.items():
-        axes.plot(np.arange(1, len(values) + 1), running_mean(values), label=name)
-    axes.set(xlabel="object", ylabel=f"{label}, mean of {WINDOW}", ylim=(0, None))
+        clicks = list(result["clicks"][f"{target:g}"].values())
+        axes.plot(np.arange(1, len(clicks) + 1), running_mean(clicks), label=name)
+    axes.set(xlabel="object", ylabel=f"clicks@{target * 100:g}, mean of {WINDOW}", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

@@ -1,4 +1,7 @@
-"""Work spread over processes by joblib: on this machine (loky), or on a Dask or a Ray cluster."""
+"""Work spread over processes by joblib: on this machine (loky), or on a Dask or a Ray cluster.
+
+Tests cover this machine and a Dask cluster; a Ray cluster is joined as Ray documents it, untested.
+"""
 
 from __future__ import annotations
 

@@ -50,13 +50,6 @@ class ObjectRun:
     masks: list[np.ndarray] = field(default_factory=list)
 
 
-def run_object(
-    session: SessionLike, sample: Sample, clicker: Clicker, max_clicks: int = 20
-) -> np.ndarray:
-    """IoU after 1..max_clicks clicks, float64 [max_clicks]; see `record_object`."""
-    return np.array(record_object(session, sample, clicker, max_clicks).ious)
-
-
 def record_object(
     session: SessionLike,
     sample: Sample,

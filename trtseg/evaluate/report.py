@@ -59,7 +59,7 @@ def write_report(run: RunDirectory, *, with_pictures: bool = True) -> dict[str, 
     figures = {
         "iou": iou_figure(results),
         "jaccard_error": error_figure(results),
-        "noc_over_sequence": sequence_figure(results, max(summary["config"]["targets"])),
+        "clicks_over_sequence": sequence_figure(results, max(summary["config"]["targets"])),
     }
     for name, figure in figures.items():
         for kind in ("png", "svg"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtseg.evaluate.comparison import ahead_sentences, change_text
-from trtseg.evaluate.curves import iou_figure, render, running_figure
+from trtseg.evaluate.curves import iou_figure, render, sequence_figure
 from trtseg.evaluate.records import write_file
 from trtseg.evaluate.summary import METRICS, cells, interval_text
 
@@ -247,11 +247,7 @@ def _figures(study: dict[str, Any]) -> dict[str, bytes]:
         if not study["stop_at_target"]:
             drawn[""] = iou_figure(measured)
         if any(row["adapt"] != "none" for row in study["rows"]):
-            key = _targets(study)[0]
-            drawn["_sequence"] = running_figure(
-                {label: list(cell["clicks"][key].values()) for label, cell in measured.items()},
-                f"clicks@{_percent(key)}",
-            )
+            drawn["_sequence"] = sequence_figure(measured, study["targets"][0])
         for suffix, figure in drawn.items():
             figure.axes[0].set_title(data["label"], fontsize=10)
             figures[f"{study['study']}_{data['name']}{suffix}.svg"] = render(figure, "svg")

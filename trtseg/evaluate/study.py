@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,11 @@ from trtseg.evaluate.comparison import change
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.datasets import open_dataset
 from trtseg.evaluate.methods import BASELINES, Method, load_method
-from trtseg.evaluate.metrics import clicks_to_reach
 from trtseg.evaluate.records import RunDirectory, read_json, write_json
 from trtseg.evaluate.runner import Load, evaluate, make_header
 from trtseg.evaluate.summary import summarise
+from trtseg.evaluate.timing import VGA, time_at_vga
 from trtseg.parse import build
-
-VGA = (480, 640)
 
 
 @dataclass(frozen=True)
@@ -357,25 +354,17 @@ def condense(run: RunDirectory, study: Study) -> dict[str, Any]:
     if not summary["results"]:
         raise DatasetError(f"{run.path}: no result yet")
     name, result = next(iter(summary["results"].items()))
-    kept = {key: value for key, value in result.items() if key != "noc_running"}
     # an object that was left at the target has no IoU after later clicks
     count = 1 if study.stop_at_target else study.clicks
-    kept |= {k: result[k][:count] for k in ("iou", "iou_intervals", "best_iou") if k in result}
-    kept["available"] = summary["data"][name]["available"]
-    # object by object, so that two methods can be compared on the same ones
-    records = list(run.records(name))
-    ious = np.array([record.ious for record in records])
-    kept["clicks"] = {
-        f"{target:g}": {
-            str(record.index): int(clicks)
-            for record, clicks in zip(records, clicks_to_reach(ious, target), strict=True)
-        }
-        for target in study.targets
+    return {
+        **{key: v[:count] if key in _BY_CLICK else v for key, v in result.items()},
+        "available": summary["data"][name]["available"],
+        "method": summary["method"],
+        "machine": summary["machine"],
     }
-    kept["iou_1"] = {str(record.index): record.ious[0] for record in records}
-    method = {key: summary["method"][key] for key in ("kind", "name", "fingerprint", "parameters")
-              if key in summary["method"]}  # fmt: skip
-    return {**kept, "method": method, "machine": summary["machine"]}
+
+
+_BY_CLICK = ("iou", "iou_intervals", "best_iou")
 
 
 def _time_once(
@@ -397,30 +386,3 @@ def _vga_image(study: Study, paths: Paths) -> np.ndarray:
     dataset = open_dataset(paths.data / data.path, data.layout, subset=data.subset)
     image = dataset.images[0].read_image()
     return cv2.resize(image, VGA[::-1], interpolation=cv2.INTER_AREA)
-
-
-def time_at_vga(method: Method, image: np.ndarray, repeats: int = 3) -> dict[str, float]:
-    """Milliseconds of one encode and of one click, medians.
-
-    Args:
-        method: what to time.
-        image: uint8 RGB [480, 640, 3].
-        repeats: encodes, each with five clicks; the first of either kind is not counted.
-    """
-    height, width = image.shape[:2]
-    places = ((0.5, 0.5, True), (0.1, 0.1, False), (0.6, 0.4, True),
-              (0.9, 0.5, False), (0.4, 0.6, True))  # fmt: skip
-    encodes, clicks = [], []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        encoded = method.encode(image)
-        encodes.append((time.perf_counter() - start) * 1000)
-        with method.session(encoded) as session:
-            for x, y, positive in places:
-                start = time.perf_counter()
-                session.add_click(x * width, y * height, positive)
-                clicks.append((time.perf_counter() - start) * 1000)
-    return {
-        "encode_ms": round(float(np.median(encodes[1:])), 2),
-        "click_ms": round(float(np.median(clicks[1:])), 2),
-    }

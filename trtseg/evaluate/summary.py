@@ -144,9 +144,10 @@ def _noc(measured: Measured, target: float) -> dict[str, float]:
     return {"mean": round(float(clicks.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
 
 
-def _noc_running(measured: Measured, target: float) -> list[float]:
+def _clicks(measured: Measured, target: float) -> dict[str, int]:
+    """By object, so that two methods can be compared on the same ones."""
     clicks = clicks_to_reach(measured.ious, target)
-    return _rounded(np.cumsum(clicks) / np.arange(1, len(clicks) + 1))
+    return {str(r.index): int(k) for r, k in zip(measured.records, clicks, strict=True)}
 
 
 def _iou_intervals(measured: Measured) -> list[list[float]]:
@@ -198,7 +199,8 @@ METRICS = (
            _by_target("failures", "failed@{percent}", str)),
     Metric("iou", lambda m: _rounded(mean_iou(m.ious)), _iou_columns),
     Metric("iou_intervals", _iou_intervals),
-    Metric("noc_running", lambda m: m.by_target(lambda q: _noc_running(m, q))),
+    Metric("clicks", lambda m: m.by_target(lambda q: _clicks(m, q))),
+    Metric("iou_1", lambda m: {str(record.index): record.ious[0] for record in m.records}),
     Metric("best_iou", _best_iou, _one("best_iou", "best@1", lambda v: f"{v[0]:.3f}")),
     Metric("obeyed", _obeyed, _one("obeyed", "obeyed", lambda v: f"{v:.1%}")),
     Metric("encode_ms", _encode_ms, _one("encode_ms", "encode ms", lambda v: f"{v['median']:.0f}")),
