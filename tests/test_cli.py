@@ -63,8 +63,8 @@ def test_segment_writes_all_it_is_asked_for(
         "--json",
     ) == 0  # fmt: skip
     report = json.loads(capsys.readouterr().out)
-    hypotheses = [f"all/{index}.png" for index in range(3)]
-    assert report["files"] == ["m.png", "o.jpg", "s.png", "c.png", *hypotheses]
+    candidates = [f"all/{index}.png" for index in range(3)]
+    assert report["files"] == ["m.png", "o.jpg", "s.png", "c.png", *candidates]
     segmenter = Segmenter.load("./tiny", threads=1)
     picture = load_image("photo.png")
     session = segmenter.session(segmenter.encode(picture.pixels, picture.image_format))
@@ -192,7 +192,7 @@ def test_unreadable_photos_are_exit_2_and_one_line(
         ("train photo.png --output run", "photo.png: not JSON"),
         ("train deep.json --output run --threads -3", "--threads: expected an integer"),
         ("train-corrections deep.json --output run", "deep.json: not JSON"),
-        ("evaluate --data . --adapt image --learning deep.json --output run", "deep.json: not JSON"),
+        ("evaluate --data . --learning deep.json --output run", "deep.json: not JSON"),
         ("evaluate --data . --output run --workers 0", "--workers: expected an integer"),
         ("study run none --data . --work run", "none: no such study; there are 0_published, "),
         ("study list --studies none", "none: no studies"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trtseg import bundle as bundles
 from trtseg.commands.arguments import integer
-from trtseg.runtime.cache import EngineCache
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 EXAMPLES = """\
 examples:

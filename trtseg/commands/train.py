@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from trtseg.train.config import read_config
-    from trtseg.train.loop import Trainer
+    from trtseg.train.latent_diversity import LatentDiversityTask
     from trtseg.train.parallel import Parallel
+    from trtseg.train.trainer import Trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config)
     parallel = Parallel(args.device)
     try:
-        trainer = Trainer(config, args.output, parallel, args.workers)
+        trainer = Trainer(LatentDiversityTask(config), args.output, parallel, args.workers,
+                          config.validation.every)
         if args.resume:
             trainer.resume()
         with _Interruption() as interruption:
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         parallel.close()
     if parallel.rank == 0:
-        print(json.dumps({"done": done, "stage": trainer.stage, "step": trainer.step,
+        print(json.dumps({"done": done, "stage": trainer.stage.name, "step": trainer.step,
                           "checkpoint": str(args.output / "last")}))
     return parallel.exit(EXIT_INTERRUPTED if interruption.is_set() and not done else 0)
 

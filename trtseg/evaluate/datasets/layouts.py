@@ -7,13 +7,12 @@ import pkgutil
 from pathlib import Path
 
 from trtseg.errors import DatasetError
-from trtseg.evaluate import datasets
 from trtseg.evaluate.datasets.dataset import Dataset, Layout
 
 
 def _layouts() -> dict[str, Layout]:
     found = {}
-    for info in pkgutil.iter_modules(datasets.__path__):
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if info.name != "layouts":
             module = importlib.import_module(f"trtseg.evaluate.datasets.{info.name}")
             found.update({layout.name: layout for layout in getattr(module, "LAYOUTS", ())})
