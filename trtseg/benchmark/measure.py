@@ -17,7 +17,8 @@ from trtseg.runtime.pipeline.recording import Recorded
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session.compose import compose
 from trtseg.runtime.session.observation import Adapter
-from trtseg.types import Click, grid_points
+from trtseg.runtime.prompts import on_grid
+from trtseg.types import Click
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,7 @@ def time_stages(
 
     def guide(shift: float) -> None:
         moved = [Click(each.x + shift, each.y, each.positive) for each in clicks]
-        points = [grid_points(moved, region, grid, positive=kind) for kind in (True, False)]
-        click.load(encoded, points, None)
+        click.load(encoded, on_grid(moved, region, grid), None)
         click.draw()
 
     def download() -> int:

@@ -172,16 +172,20 @@ def _work(segmenter: Segmenter, size: tuple[int, int]) -> dict[str, Work]:
     pipeline, manifest, engines = segmenter.pipeline, segmenter.bundle.manifest, segmenter.engines
     working = pipeline.working_size(*size)
     grid = pipeline.grid(working)
-    segment_shape = {"x": (1, manifest.channels, *grid)}
+    segment_shapes = pipeline.stages.segment_shapes(working)
     found = {}
     try:
         if engines.encoder is not None:
             found["encoder"] = count_work(
                 segmenter.bundle, "encoder", engines.encoder, {"image": (1, 3, *working)}
             )
-        found["f"] = count_work(segmenter.bundle, "segment", engines.segment, segment_shape)
+        found["f"] = count_work(segmenter.bundle, "segment", engines.segment, segment_shapes)
         if engines.select is not None:
-            shapes = {spec.name: (1, spec.shape[1] or 1, *grid) for spec in engines.select.inputs}
+            made = engines.segment.output_shapes(segment_shapes)
+            shapes = {
+                spec.name: made.get(spec.name, (1, spec.shape[1] or 1, *grid))
+                for spec in engines.select.inputs
+            }
             found["g"] = count_work(segmenter.bundle, "select", engines.select, shapes)
     except ModuleNotFoundError as error:
         print(f"no floor: {error.name} is not installed", file=sys.stderr)
