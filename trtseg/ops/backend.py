@@ -122,8 +122,8 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any = None, stream: int = 0)
     raise TypeError(f"out: expected an array to write into, since {library} is not known here")
 
 
-# Beyond, the positions of neighbouring pixels are no longer different numbers in float32; the native
-# modules hold arrays to the same (csrc/core/bilinear.h).
+# Beyond, the positions of neighbouring pixels are no longer different numbers in float32; the
+# native modules hold arrays to the same (csrc/core/bilinear.h).
 LARGEST_SIDE = 2**23
 
 
