@@ -16,6 +16,7 @@ from trtseg.errors import BundleError
 from trtseg.export.bundle import export_bundle
 from trtseg.export.graphs import interfaces, network_graphs, round_to_half
 from trtseg.export.verify import Limits, beyond, verify_graphs
+from networks import grid_config
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.network import LatentDiversity
 
@@ -23,7 +24,8 @@ SMALL = {"width": 8, "dilations": (1, 2, 1), "select_width": 8, "select_dilation
 # exporting a backbone takes seconds: one variant has one, the others see the image alone
 PLAIN = {**SMALL, "encoder": "none", "previous_mask": True}
 VARIANTS = {
-    "lite": lite_config(**SMALL),
+    "grid": grid_config(**SMALL),
+    "lite": lite_config(map_widths=(8, 8, 8), neck_widths=(8,) * 5, width=8, select_width=8),
     "paper": NetworkConfig(**PLAIN),
     "pooled": NetworkConfig(**PLAIN, select_pooling="disagreement"),
     "rank": NetworkConfig(**PLAIN, select="rank"),

@@ -14,6 +14,7 @@ from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
 from trtseg.export.bundle import PARAMETERS, _parameters, manifest_of  # noqa: E402
 from trtseg.nn import engines  # noqa: E402
+from networks import grid_config  # noqa: E402
 from trtseg.nn.config import lite_config  # noqa: E402
 from trtseg.nn.network import LatentDiversity  # noqa: E402
 from trtseg.nn.predictor import Predictor  # noqa: E402
@@ -23,8 +24,9 @@ SIZE = (64, 96)
 SMALL = {"working_long_side_px": 96}
 CONFIGS = {
     "lite": lite_config(**SMALL),
-    "rank": lite_config(select="rank", **SMALL),
-    "image": lite_config(
+    "rank": grid_config(select="rank", **SMALL),
+    "grid": grid_config(**SMALL),
+    "image": grid_config(
         base_stride=1, image_term=True, select_inputs=("image", "guidance", "masks"), **SMALL
     ),
 }

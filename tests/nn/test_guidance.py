@@ -41,7 +41,8 @@ def test_equals_the_runtime(stride, click_map, clicks):
         5, click_map, config.sigma_grid_px, config.distance_limit_px, True, False
     )
     theirs = GuidanceMaps(spec, grid, stride, HostMemory(), np.float32)
-    theirs.update(on_grid(clicks, (0, 0, *SIZE), grid), previous)
+    region = (0, 0, *SIZE)
+    theirs.update(on_grid(clicks, region, grid), previous)
     np.testing.assert_allclose(ours.numpy(), theirs.maps, rtol=1e-5, atol=1e-6)
 
 
