@@ -8,7 +8,8 @@ from trtseg import bundle, ops
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.guidance import guidance_maps
 from trtseg.runtime.engine import HostMemory
-from trtseg.runtime.guidance import GuidanceMaps, grid_points
+from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
+from trtseg.runtime.prompts import on_grid
 from trtseg.types import Click
 
 SIZE = (96, 128)  # of image and working image: coordinates need no conversion
@@ -36,21 +37,23 @@ def test_equals_the_runtime(stride, click_map, clicks):
     grid = (SIZE[0] // stride, SIZE[1] // stride)
     previous = np.random.default_rng(0).random(grid).astype(np.float32)
     ours = guidance_maps(tensor(clicks), grid, config, torch.from_numpy(previous)[None])
-    spec = bundle.Guidance(5, click_map, config.sigma_grid_px, config.distance_limit_px)
+    spec = bundle.Guidance(
+        5, click_map, config.sigma_grid_px, config.distance_limit_px, True, False
+    )
     theirs = GuidanceMaps(spec, grid, stride, HostMemory(), np.float32)
     region = (0, 0, *SIZE)
-    points = [grid_points(clicks, region, grid, positive=kind) for kind in (True, False)]
-    theirs.update(points, previous)
+    theirs.update(on_grid(clicks, region, grid), previous)
     np.testing.assert_allclose(ours.numpy(), theirs.maps, rtol=1e-5, atol=1e-6)
 
 
-def test_equals_the_native_distance_map():
+def test_equals_the_native_maps():
     config = NetworkConfig(distance_limit_px=40.0)
     clicks = [Click(3, 5), Click(80.25, 40.5), Click(100, 90)]
     maps = guidance_maps(tensor(clicks), SIZE, config)[0].numpy()
-    points = np.array([(c.y, c.x) for c in clicks], np.float32)
-    wanted = ops.distance_map(points, SIZE, limit_px=40.0)
-    np.testing.assert_allclose(maps[2], wanted / 40, rtol=1e-5, atol=1e-6)
+    points = np.full((2, 3, 2), np.nan, np.float32)
+    points[0] = [(c.y, c.x) for c in clicks]
+    wanted = ops.click_maps(points, np.empty((4, *SIZE), np.float32), limit_px=40.0)
+    np.testing.assert_allclose(maps, wanted, rtol=1e-5, atol=1e-6)
     assert (maps[3] == 1).all()  # no negative click
 
 

@@ -20,8 +20,8 @@ from trtseg import bundle as bundles
 from trtseg.serve import prompts
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
-from trtseg.serve.prompts import BoxPrompt, ClickPrompt, LassoPrompt, StrokePrompt
 from trtseg.serve.workspace import Workspace
+from trtseg.types import Box, Click, Lasso, Stroke
 
 from .browsing import Page, chromium
 from .conftest import picture, png
@@ -146,7 +146,7 @@ def test_box_brush_and_lasso(page: Page, workspace: Workspace) -> None:
         page.drag((20, 20), (60, 60))
         keyboard.up("Shift")
     found = said(page)
-    kinds = [BoxPrompt, StrokePrompt, StrokePrompt, LassoPrompt, BoxPrompt]
+    kinds = [Box, Stroke, Stroke, Lasso, Box]
     assert [type(prompt) for prompt in found] == kinds
     assert [prompt.positive for prompt in found[1:3]] == [True, False]
     assert (found[0].x0, found[0].y1) == pytest.approx((30, 90), abs=0.5)
@@ -360,9 +360,9 @@ def test_pictures_of_the_page(browser, tmp_path: Path) -> None:
     cup, spoon = (workspace.add_object(photo.id, name).id for name in ("Cup", "Spoon"))
     for x, y, positive in ((277, 120, True), (240, 170, True), (200, 260, True), (130, 200, False),
                            (440, 200, False), (300, 270, True), (395, 300, False)):  # fmt: skip
-        workspace.prompt(photo.id, cup, ClickPrompt(x, y, positive))
+        workspace.prompt(photo.id, cup, Click(x, y, positive))
     for x, y, positive in ((365, 290, True), (413, 82, True), (300, 230, False), (440, 240, False)):
-        workspace.prompt(photo.id, spoon, ClickPrompt(x, y, positive))
+        workspace.prompt(photo.id, spoon, Click(x, y, positive))
     with Running(workspace) as running:
         for scheme in ("dark", "light"):
             tab = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)

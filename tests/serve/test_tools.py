@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from trtseg.serve.prompts import BoxPrompt, ClickPrompt, apply
+from trtseg.serve.prompts import apply
 from trtseg.serve.tools import cvat, label_studio, prompted, x_anylabeling
 from trtseg.serve.workspace import Workspace
+from trtseg.types import Box, Click
 
 from .conftest import picture, png
 from .running import TOKEN, Running
@@ -124,7 +125,7 @@ def test_label_studio(workspace: Workspace, studio: str) -> None:
         assert "model_version" in client("POST", "/label-studio/setup", setup, headers=basic)
         request = recorded("label_studio")
         answer = client("POST", "/label-studio/predict", request, headers=basic)
-        p = expected(workspace, ClickPrompt(80, 60), ClickPrompt(20, 20, False))
+        p = expected(workspace, Click(80, 60), Click(20, 20, False))
         (region,) = answer["results"][0]["result"]
         np.testing.assert_array_equal(brush_mask(region["value"]["rle"]), p.mask.ravel())
         assert region["value"]["brushlabels"] == ["Banana"]
@@ -159,7 +160,7 @@ def test_x_anylabeling(workspace: Workspace) -> None:
         assert {widget["name"] for widget in models["trtseg"]["widgets"]} >= {"button_add_point"}
         answer = client("POST", "/v1/predict", recorded("x_anylabeling"), token=None, headers=token)
         p = expected(
-            workspace, BoxPrompt(30, 30, 110, 90), ClickPrompt(80, 60), ClickPrompt(20, 20, False)
+            workspace, Box(30, 30, 110, 90), Click(80, 60), Click(20, 20, False)
         )
         assert answer["success"]
         drawn = np.zeros((120, 160), np.uint8)
@@ -193,7 +194,7 @@ def test_cvat_s_function(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) 
     event = recorded("cvat")
     answer = function.handler(context, SimpleNamespace(body=event))
     assert answer.status_code == 200
-    p = expected(workspace, ClickPrompt(80, 60), ClickPrompt(100, 70), ClickPrompt(20, 20, False))
+    p = expected(workspace, Click(80, 60), Click(100, 70), Click(20, 20, False))
     body = json.loads(answer.body)
     np.testing.assert_array_equal(np.array(body["mask"]) * 255, p.mask)
     np.testing.assert_array_equal(np.array(body["points"]) - 0.5, p.polygons()[0].outline)
@@ -208,14 +209,14 @@ def test_cvat_keeps_the_order_of_clicks(workspace: Workspace) -> None:
     (third,) = event["neg_points"]
     for pos, neg in (([first], []), ([first], [third]), ([first, second], [third])):
         found = cvat.answer(workspace, {**event, "pos_points": pos, "neg_points": neg})
-    p = expected(workspace, ClickPrompt(80, 60), ClickPrompt(20, 20, False), ClickPrompt(100, 70))
+    p = expected(workspace, Click(80, 60), Click(20, 20, False), Click(100, 70))
     np.testing.assert_array_equal(np.array(found["mask"]) * 255, p.mask)
     found = cvat.answer(workspace, {**event, "pos_points": [second], "neg_points": []})
-    p = expected(workspace, ClickPrompt(100, 70))
+    p = expected(workspace, Click(100, 70))
     np.testing.assert_array_equal(np.array(found["mask"]) * 255, p.mask)
     boxed = {**event, "pos_points": [], "neg_points": [], "obj_bbox": [[110.5, 90.5], [30.5, 30.5]]}
     found = cvat.answer(workspace, boxed)
-    p = expected(workspace, BoxPrompt(30, 30, 110, 90))
+    p = expected(workspace, Box(30, 30, 110, 90))
     np.testing.assert_array_equal(np.array(found["mask"]) * 255, p.mask)
 
 
@@ -226,7 +227,7 @@ def test_only_new_prompts_run(workspace: Workspace, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         workspace.segmenter.pipeline, "click", lambda *a, **k: runs.append(1) or click(*a, **k)
     )
-    said = [ClickPrompt(80, 60), ClickPrompt(20, 20, False), ClickPrompt(90, 70)]
+    said = [Click(80, 60), Click(20, 20, False), Click(90, 70)]
     for count in (1, 2, 3, 3):
         workspace.revise(photo, "tool", said[:count])
     assert len(runs) == 3
@@ -234,7 +235,7 @@ def test_only_new_prompts_run(workspace: Workspace, monkeypatch: pytest.MonkeyPa
 
 
 def test_order_is_kept_as_far_as_it_goes() -> None:
-    a, b, c = ClickPrompt(1, 1), ClickPrompt(2, 2, False), ClickPrompt(3, 3)
+    a, b, c = Click(1, 1), Click(2, 2, False), Click(3, 3)
     assert prompted.in_order([a, b], [a, c, b]) == [a, b, c]
     assert prompted.in_order([a, b], [c, b]) == [c, b]
     assert prompted.in_order([], [c, b]) == [c, b]

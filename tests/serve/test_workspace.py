@@ -14,28 +14,20 @@ from trtseg.errors import EngineError
 from trtseg.serve import runs
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
-from trtseg.serve.prompts import (
-    BoxPrompt,
-    ClickPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    SelectPrompt,
-    StrokePrompt,
-    from_json,
-    to_json,
-)
+from trtseg.serve.prompts import MaskPrompt, SelectPrompt, from_json, to_json
 from trtseg.serve.refusals import Busy, NotAnImage, NotFound, NotStored, TooLarge
 from trtseg.serve.turns import Turns
 from trtseg.serve.workspace import Workspace
+from trtseg.types import Box, Click, Lasso, Stroke
 
 from .conftest import picture, png
 
 PROMPTS = (
-    ClickPrompt(80, 60),
-    ClickPrompt(10, 10, False),
-    BoxPrompt(20, 20, 120, 100),
-    StrokePrompt(((30, 30), (60, 50), (90, 50)), True, 6),
-    LassoPrompt(((30, 30), (90, 35), (85, 90), (35, 80))),
+    Click(80, 60),
+    Click(10, 10, False),
+    Box(20, 20, 120, 100),
+    Stroke(((30, 30), (60, 50), (90, 50)), True, 6),
+    Lasso(((30, 30), (90, 35), (85, 90), (35, 80))),
     SelectPrompt(1),
 )
 
@@ -51,7 +43,7 @@ def restarted(workspace: Workspace) -> Workspace:
 
 def test_a_click_gives_the_session_s_own_mask(workspace: Workspace) -> None:
     photo, one = begin(workspace)
-    answer = workspace.prompt(photo, one, ClickPrompt(80, 60))
+    answer = workspace.prompt(photo, one, Click(80, 60))
     session = workspace.segmenter.session(workspace.segmenter.encode(picture()))
     np.testing.assert_array_equal(answer.prediction.mask, session.add_click(80, 60).mask)
 
@@ -103,7 +95,7 @@ def test_a_preview_changes_nothing(workspace: Workspace) -> None:
 def test_a_bad_prompt_leaves_the_object_as_it_was(workspace: Workspace) -> None:
     photo, one = begin(workspace)
     before = workspace.prompt(photo, one, PROMPTS[0])
-    for bad in (ClickPrompt(500, 5), SelectPrompt(9), MaskPrompt((3, 3), "9")):
+    for bad in (Click(500, 5), SelectPrompt(9), MaskPrompt((3, 3), "9")):
         with pytest.raises(ValueError, match="expected"):
             workspace.prompt(photo, one, bad)
     after = workspace.answer(photo, one)
@@ -161,7 +153,7 @@ def test_sessions_leave_the_memory_and_come_back(segmenter, folder: Folder) -> N
     workspace = Workspace(segmenter, folder, limits)
     made = [begin(workspace, seed) for seed in range(8)]
     masks = [
-        workspace.prompt(photo, one, ClickPrompt(10 + 15 * index, 60)).prediction.mask
+        workspace.prompt(photo, one, Click(10 + 15 * index, 60)).prediction.mask
         for index, (photo, one) in enumerate(made)
     ]
     assert workspace.memory_bytes() <= limits.memory_bytes
@@ -236,7 +228,7 @@ def test_limits_of_objects_prompts_and_points(segmenter, folder: Folder) -> None
     with pytest.raises(TooLarge, match="at most 1 objects"):
         workspace.add_object(photo)
     with pytest.raises(TooLarge, match="at most 3 points"):
-        workspace.prompt(photo, one, StrokePrompt(((1, 1),) * 4))
+        workspace.prompt(photo, one, Stroke(((1, 1),) * 4))
     workspace.prompt(photo, one, PROMPTS[0])
     with pytest.raises(TooLarge, match="at most 1 prompts"):
         workspace.prompt(photo, one, PROMPTS[1])
@@ -270,7 +262,7 @@ def test_a_mask_is_continued_from(workspace: Workspace) -> None:
     photo, one = begin(workspace)
     mask = np.zeros((120, 160), np.uint8)
     mask[30:80, 40:100] = 1
-    from trtseg.runtime.outlines import rle
+    from trtseg.runtime.session.outlines import rle
 
     text = rle(mask)["counts"]
     np.testing.assert_array_equal(runs.decode((120, 160), text), mask)
@@ -288,15 +280,15 @@ def test_a_lasso_s_clicks_lie_inside_and_a_stroke_s_on_it() -> None:
     from trtseg.serve.prompts import _clicks
 
     ring = [(50 + 40 * np.cos(a), 60 + 20 * np.sin(a)) for a in np.linspace(0, 6, 30)]
-    inside = _clicks(LassoPrompt(tuple(ring)), (200, 200))
+    inside = _clicks(Lasso(tuple(ring)), (200, 200))
     assert 1 <= len(inside) <= 3
     contour = np.float32(ring)[:, None]
     assert all(positive for _, _, positive in inside)
     assert all(cv2.pointPolygonTest(contour, (x, y), False) > 0 for x, y, _ in inside)
-    along = _clicks(StrokePrompt(((0, 10), (100, 10)), False), (200, 200))
+    along = _clicks(Stroke(((0, 10), (100, 10)), False), (200, 200))
     assert [y for _, y, _ in along] == [10.0] * len(along)
     assert not any(positive for _, _, positive in along)
-    x, y, _ = _clicks(LassoPrompt(((5, 5), (5, 5), (5, 5))), (9, 9))[0]
+    x, y, _ = _clicks(Lasso(((5, 5), (5, 5), (5, 5))), (9, 9))[0]
     assert (x, y) == pytest.approx((5, 5), abs=1)
 
 
@@ -354,7 +346,7 @@ def test_threads_on_many_photos_do_not_mix(segmenter, folder: Folder) -> None:
             one = workspace.add_object(photo).id
         try:
             for step in range(5):
-                workspace.prompt(photo, one, ClickPrompt(10 + 15 * index, 20 + 15 * step))
+                workspace.prompt(photo, one, Click(10 + 15 * index, 20 + 15 * step))
                 workspace.preview(photo, one, 5, 5, False)
             workspace.undo(photo, one)
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""`python -m trtseg.train`, under torchrun too, and the contact sheet."""
+"""`trtseg train`, under torchrun too, and the contact sheet."""
 
 import json
 import os
@@ -14,8 +14,9 @@ import cv2
 import pytest
 import torch
 
+from trtseg import cli
 from trtseg.nn.checkpoint import read_checkpoint
-from trtseg.train import command, contact_sheet
+from trtseg.train import contact_sheet
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def write(config, tmp_path):
 
 
 def train(*arguments):
-    return command.main([*arguments, "--device", "cpu", "--workers", "0"])
+    return cli.main(["train", *arguments, "--device", "cpu", "--workers", "0"])
 
 
 def test_a_run_and_its_continuation(write, tmp_path, capsys):
@@ -60,7 +61,7 @@ def test_bad_input_gives_one_line(write, data, tmp_path, capsys, prepare, messag
     path = write(data={"path": str(data), "layout": "folder"})
     arguments = ["--resume"] if "last" in message else []
     assert train(path, "--output", str(run), *arguments) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if "trtseg train:" in line]
+    errors = [line for line in capsys.readouterr().err.splitlines() if "trtseg: error:" in line]
     assert len(errors) == 1
     assert message in errors[0]
 
@@ -75,7 +76,7 @@ def test_bad_configuration_gives_one_line(write, tmp_path, capsys):
 
 
 def test_interruption_saves_a_whole_step(write, tmp_path, capsys):
-    path = write(segment={"steps": 100_000})
+    path = write(stages=[{"trains": "segment", "steps": 100_000}])
     output = tmp_path / "run"
     before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background
 
@@ -104,13 +105,13 @@ def free_port():
 
 def test_two_processes_equal_one_with_twice_the_batch(write, tmp_path):
     """Both stages, with corrections; gloo on the CPU."""
-    changes = {"segment": {"steps": 2, "learning_rate": 1e-3},
-               "select": {"steps": 2, "learning_rate": 1e-3}}  # fmt: skip
+    changes = {"stages": [{"trains": trains, "steps": 2, "learning_rate": 1e-3}
+                          for trains in ("segment", "select")]}  # fmt: skip
     assert train(write(batch=4, **changes), "--output", str(tmp_path / "one")) == 0
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
          "--master-addr", "127.0.0.1", "--master-port", str(free_port()),
-         "-m", "trtseg.train", write("two.json", batch=2, **changes),
+         "-m", "trtseg", "train", write("two.json", batch=2, **changes),
          "--output", str(tmp_path / "two"), "--device", "cpu", "--workers", "0",
          "--threads", "1"],
         check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader
 
 from train.conftest import write_image
 from trtseg.errors import DatasetError
-from trtseg.train.clicks import ClickConfig
 from trtseg.train.data import (
     CropConfig,
     Crops,
@@ -18,19 +17,20 @@ from trtseg.train.data import (
     reduce_target,
 )
 from trtseg.train.images import DataConfig, LabelledImages
+from trtseg.train.prompts import PromptConfig
 
 CROP = CropConfig(size=64, object_side=(20, 60), objects=2)
 
 
 def crops(root, seed=0, crop=CROP, **source):
-    return Crops(LabelledImages([DataConfig(str(root), **source)]), crop, ClickConfig(), seed)
+    return Crops(LabelledImages([DataConfig(str(root), **source)]), crop, PromptConfig(), 2, seed)
 
 
 def assert_same(first, second):
     for one, other in zip(first[:2], second[:2], strict=True):
         assert np.array_equal(one, other)
     for one, other in zip(first[2], second[2], strict=True):
-        assert np.array_equal(one, other)
+        assert np.array_equal(one.clicks, other.clicks)
 
 
 def test_a_sample_depends_on_its_index_and_the_seed_alone(data):
@@ -57,13 +57,13 @@ def test_batches_do_not_depend_on_the_workers(data):
 def test_samples_are_well_formed(data):
     dataset = crops(data)
     for index in range(30):
-        image, targets, clicks = dataset[index]
+        image, targets, prompts = dataset[index]
         assert image.shape == (3, 64, 64)
         assert image.dtype == np.uint8
         assert targets.shape == (2, 32, 32)
         assert set(np.unique(targets)) <= {0, 1, 255}
         assert (targets == 1).any((1, 2)).all()
-        for rows in clicks:
+        for rows in (prompt.clicks for prompt in prompts):
             assert len(rows) >= 1
             assert rows[0, 2] == 1
             assert ((rows[:, :2] >= 0) & (rows[:, :2] < 64)).all()

@@ -9,9 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trtseg.runtime import outlines
 from trtseg.runtime.image import Picture
-from trtseg.runtime.prediction import Prediction
+from trtseg.runtime.session import Prediction, outlines
 from trtseg.serve.records import PhotoRecord
 from trtseg.serve.workspace import Answer
 

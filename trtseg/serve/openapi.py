@@ -88,7 +88,7 @@ def _schema(kind: type, name: str) -> dict[str, Any]:
     required = [field.name for field in fields if field.default is dataclasses.MISSING]
     return {
         "type": "object",
-        "description": inspect.getdoc(kind),
+        "description": (inspect.getdoc(kind) or "").partition("\n\n")[0],
         "properties": properties,
         "required": ["type", *required],
         "additionalProperties": False,

@@ -10,63 +10,14 @@ import cv2
 import numpy as np
 
 from trtseg.parse import build
-from trtseg.runtime.prediction import Prediction
-from trtseg.runtime.session import Session
+from trtseg.runtime.session import Prediction, Session
 from trtseg.serve import runs
+from trtseg.types import Box, Click, Lasso, Stroke
 
 Point = tuple[float, float]
 STROKE_CLICKS = 4  # as many as keep a stroke about as quick as a person's next click
 LASSO_CLICKS = 3
 LASSO_GRID_PX = 256  # a lasso's inside is looked for on a raster of this size
-
-
-@dataclass(frozen=True)
-class ClickPrompt:
-    """A point on the object, or (not `positive`) on the background; image pixels."""
-
-    x: float
-    y: float
-    positive: bool = True
-
-
-@dataclass(frozen=True)
-class BoxPrompt:
-    """A box around the object; image pixels, x0 < x1 and y0 < y1."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    def __post_init__(self) -> None:
-        if not (self.x0 < self.x1 and self.y0 < self.y1):
-            raise ValueError("x1: expected x0 < x1 and y0 < y1")
-
-
-@dataclass(frozen=True)
-class StrokePrompt:
-    """A brush stroke of a radius in image pixels, over the object or over the background."""
-
-    points: tuple[Point, ...]
-    positive: bool = True
-    radius_px: float = 8.0
-
-    def __post_init__(self) -> None:
-        if not self.points:
-            raise ValueError("points: expected at least 1 point, got none")
-        if self.radius_px <= 0:
-            raise ValueError(f"radius_px: expected more than 0, got {self.radius_px:g}")
-
-
-@dataclass(frozen=True)
-class LassoPrompt:
-    """A closed line around the object, in image pixels."""
-
-    points: tuple[Point, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.points) < 3:
-            raise ValueError(f"points: expected at least 3 points, got {len(self.points)}")
 
 
 @dataclass(frozen=True)
@@ -84,12 +35,12 @@ class SelectPrompt:
     index: int
 
 
-Prompt = ClickPrompt | BoxPrompt | StrokePrompt | LassoPrompt | MaskPrompt | SelectPrompt
+Prompt = Click | Box | Stroke | Lasso | MaskPrompt | SelectPrompt
 KINDS: dict[str, type] = {
-    "click": ClickPrompt,
-    "box": BoxPrompt,
-    "stroke": StrokePrompt,
-    "lasso": LassoPrompt,
+    "click": Click,
+    "box": Box,
+    "stroke": Stroke,
+    "lasso": Lasso,
     "mask": MaskPrompt,
     "select": SelectPrompt,
 }
@@ -100,7 +51,7 @@ def from_json(value: Any, name: str = "prompt") -> Prompt:
     """A prompt of {"type": ..., and its fields}.
 
     Raises:
-        ValueError: it is none; the message begins with the place.
+        TypeError, ValueError: it is none; the message says where.
     """
     if not isinstance(value, dict):
         raise ValueError(f"{name}: expected an object, got {value!r}")
@@ -117,7 +68,7 @@ def to_json(prompt: Prompt) -> dict[str, Any]:
 
 def points_of(prompt: Prompt) -> int:
     """How many points a prompt has, for the limit."""
-    return len(prompt.points) if isinstance(prompt, (StrokePrompt, LassoPrompt)) else 1
+    return len(prompt.points) if isinstance(prompt, (Stroke, Lasso)) else 1
 
 
 def apply(session: Session, prompt: Prompt) -> tuple[Prediction, int]:
@@ -148,25 +99,20 @@ def apply(session: Session, prompt: Prompt) -> tuple[Prediction, int]:
     return answer, done
 
 
-def preview(session: Session, x: float, y: float, positive: bool) -> Prediction:
-    """What a click would give; afterwards the session shows what it showed, but redoes nothing."""
-    answer = session.add_click(x, y, positive)
-    session.undo()
-    return answer
-
-
 def _clicks(prompt: Prompt, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
-    if isinstance(prompt, ClickPrompt):
+    if isinstance(prompt, Click):
         return [(prompt.x, prompt.y, prompt.positive)]
     clip = _clipper(size)
-    if isinstance(prompt, BoxPrompt):
+    if isinstance(prompt, Box):
         x0, y0 = clip(prompt.x0, prompt.y0)
         x1, y1 = clip(prompt.x1, prompt.y1)
+        if x0 == x1 or y0 == y1:
+            raise ValueError("prompt: expected a box with an inside")
         corners = [(x, y, False) for y in (y0, y1) for x in (x0, x1)]
         return [((x0 + x1) / 2, (y0 + y1) / 2, True), *corners]
-    if isinstance(prompt, StrokePrompt):
+    if isinstance(prompt, Stroke):
         return [(*clip(x, y), prompt.positive) for x, y in _along(prompt.points)]
-    assert isinstance(prompt, LassoPrompt)
+    assert isinstance(prompt, Lasso)
     return [(*clip(x, y), True) for x, y in _inside(prompt.points)]
 
 

@@ -1,4 +1,4 @@
-"""COCO's compressed run lengths, read back; `trtseg.runtime.outlines.rle` writes them."""
+"""COCO's compressed run lengths, read back; `trtseg.runtime.session.outlines.rle` writes them."""
 
 from __future__ import annotations
 

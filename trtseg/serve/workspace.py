@@ -20,9 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.image import Picture, load_image
 from trtseg.runtime.memory_plan import MemoryPlan
-from trtseg.runtime.prediction import Prediction
 from trtseg.runtime.segmenter import Segmenter
-from trtseg.runtime.session import Session
+from trtseg.runtime.session import Prediction, Session
 from trtseg.serve import prompts
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
@@ -297,7 +296,7 @@ class Workspace:
                 self._answer(live, record)
                 opened = live.objects[object_id]
             with self.turns.preview() as mine:
-                return prompts.preview(opened.session, x, y, positive) if mine else None
+                return opened.session.preview(x, y, positive) if mine else None
 
     def memory_bytes(self) -> int:
         """What is in memory, by the plans."""

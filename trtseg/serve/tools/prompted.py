@@ -7,10 +7,11 @@ import binascii
 from collections.abc import Sequence
 from typing import Any
 
-from trtseg.serve.prompts import BoxPrompt, ClickPrompt, Prompt
+from trtseg.serve.prompts import Prompt
 from trtseg.serve.records import PhotoRecord
 from trtseg.serve.refusals import NotAnImage
 from trtseg.serve.workspace import Workspace
+from trtseg.types import Box, Click
 
 
 def photo_of(workspace: Workspace, image: Any, name: str) -> PhotoRecord:
@@ -36,16 +37,15 @@ def decoded(text: str) -> bytes:
         raise NotAnImage("image: expected base64 text") from None
 
 
-def click(photo: PhotoRecord, x: Any, y: Any, positive: bool) -> ClickPrompt:
+def click(photo: PhotoRecord, x: Any, y: Any, positive: bool) -> Click:
     """A click of a tool whose origin is the photo's corner; ours is the first pixel's centre."""
-    return ClickPrompt(_at(x, photo.width), _at(y, photo.height), positive)
+    return Click(_at(x, photo.width), _at(y, photo.height), positive)
 
 
-def box(photo: PhotoRecord, x0: Any, y0: Any, x1: Any, y1: Any) -> BoxPrompt:
+def box(photo: PhotoRecord, x0: Any, y0: Any, x1: Any, y1: Any) -> Box:
     """A box of such a tool, whichever corner comes first."""
-    left, right = sorted((_at(x0, photo.width), _at(x1, photo.width)))
-    top, bottom = sorted((_at(y0, photo.height), _at(y1, photo.height)))
-    return BoxPrompt(left, top, right, bottom)
+    width, height = photo.width, photo.height
+    return Box(_at(x0, width), _at(y0, height), _at(x1, width), _at(y1, height))
 
 
 def _at(value: Any, side: int) -> float:

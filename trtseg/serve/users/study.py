@@ -18,8 +18,8 @@ import numpy as np
 
 from trtseg.evaluate.metrics import iou
 from trtseg.parse import build, read_json
-from trtseg.runtime import outlines
 from trtseg.runtime.image import load_image
+from trtseg.runtime.session import outlines
 from trtseg.serve.refusals import NotFound, NotStored
 from trtseg.serve.turns import Turns
 from trtseg.types import Click
