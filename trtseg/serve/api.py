@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -15,33 +14,12 @@ from starlette.responses import JSONResponse, Response
 from trtseg import __version__
 from trtseg.serve import answers, prompts
 from trtseg.serve.answers import File
+from trtseg.serve.openapi import Operation, document
 from trtseg.serve.workspace import Answer, Workspace
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _PHOTO = "/api/photos/{photo}"
 _OBJECT = _PHOTO + "/objects/{object}"
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of the API.
-
-    Attributes:
-        method, path: of HTTP.
-        endpoint: what answers.
-        summary: one line for a person.
-        body: the JSON schema of the request's body; None without one, "binary" for a file.
-        query: names of its parameters, with what each is.
-        gives: the answer's media type.
-    """
-
-    method: str
-    path: str
-    endpoint: Callable[[Request], Awaitable[Response]]
-    summary: str
-    body: dict[str, Any] | str | None = None
-    query: dict[str, str] = field(default_factory=dict)
-    gives: str = "application/json"
 
 
 def _workspace(request: Request) -> Workspace:
@@ -242,8 +220,6 @@ async def get_coco(request: Request) -> Response:
 
 
 async def get_openapi(request: Request) -> Response:
-    from trtseg.serve.openapi import document
-
     return JSONResponse(document(OPERATIONS))
 
 

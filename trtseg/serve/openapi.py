@@ -7,12 +7,15 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from trtseg import __version__
 from trtseg.serve import prompts
-from trtseg.serve.api import Operation
 
 _PREVIEW = """\
 Beside these operations, `ws://HOST/api/photos/{photo}/objects/{object}/preview?token=...` is a
@@ -25,6 +28,28 @@ _ERRORS = {
     "503": "the server is busy", "507": "the disk refused; nothing was changed",
 }  # fmt: skip
 _SCALARS = {int: "integer", float: "number", str: "string", bool: "boolean"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the API.
+
+    Attributes:
+        method, path: of HTTP.
+        endpoint: what answers.
+        summary: one line for a person.
+        body: the JSON schema of the request's body; None without one, "binary" for a file.
+        query: names of its parameters, with what each is.
+        gives: the answer's media type.
+    """
+
+    method: str
+    path: str
+    endpoint: Callable[[Request], Awaitable[Response]]
+    summary: str
+    body: dict[str, Any] | str | None = None
+    query: dict[str, str] = field(default_factory=dict)
+    gives: str = "application/json"
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
@@ -81,11 +106,11 @@ def _schema(kind: type, name: str) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     fields = dataclasses.fields(kind)
     properties: dict[str, Any] = {"type": {"const": name}}
-    for field in fields:
-        properties[field.name] = _type(hints[field.name])
-        if field.default is not dataclasses.MISSING:
-            properties[field.name]["default"] = field.default
-    required = [field.name for field in fields if field.default is dataclasses.MISSING]
+    for one in fields:
+        properties[one.name] = _type(hints[one.name])
+        if one.default is not dataclasses.MISSING:
+            properties[one.name]["default"] = one.default
+    required = [one.name for one in fields if one.default is dataclasses.MISSING]
     return {
         "type": "object",
         "description": (inspect.getdoc(kind) or "").partition("\n\n")[0],
