@@ -1,0 +1,1 @@
+"""trtseg in napari: points and rectangles in, labels out."""
