@@ -12,6 +12,9 @@ from trtseg.serve.prompts import Prompt
 from trtseg.serve.refusals import NotFound
 
 FORMAT = 1
+NAME_LETTERS = 120
+# Okabe and Ito's colours, which people tell apart who see few; lightened to show on a photo.
+COLOURS = ("#3ea6ff", "#ffb000", "#19c999", "#ff7a45", "#e88fd0", "#f5e663", "#8f9bff", "#ff5c7a")
 
 
 @dataclass(frozen=True)
@@ -139,3 +142,9 @@ def _object(value: Any, name: str) -> ObjectRecord:
     if not 0 <= found.at <= len(said):
         raise ValueError(f"{name}.at: expected 0 to {len(said)}, got {found.at}")
     return found
+
+
+def line(text: str, otherwise: str) -> str:
+    """A name in one line, of printable letters, that is not too long."""
+    kept = "".join(letter for letter in text if letter.isprintable()).strip()[:NAME_LETTERS]
+    return kept or otherwise

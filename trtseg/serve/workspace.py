@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import secrets
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 
-import cv2
-from PIL import Image, UnidentifiedImageError
-
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.image import Picture, load_image
+from trtseg.runtime.image import Picture
 from trtseg.runtime.memory_plan import MemoryPlan
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Prediction, Session
-from trtseg.serve import prompts
+from trtseg.serve import prompts, records, uploads
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
 from trtseg.serve.prompts import Prompt
 from trtseg.serve.records import ObjectRecord, PhotoRecord
-from trtseg.serve.refusals import NotAnImage, NotFound, Refusal, TooLarge
+from trtseg.serve.refusals import NotFound, TooLarge
 from trtseg.serve.turns import Turns
-
-# Okabe and Ito's colours, which people tell apart who see few; lightened to show on a photo.
-COLOURS = ("#3ea6ff", "#ffb000", "#19c999", "#ff7a45", "#e88fd0", "#f5e663", "#8f9bff", "#ff5c7a")
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-THUMBNAIL_PX = 240
-NAME_LETTERS = 120
-_READING = threading.Lock()
 
 
 @dataclass
@@ -134,12 +121,12 @@ class Workspace:
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
         with contextlib.suppress(NotFound):
             return self.photo(key)
-        height, width = self._checked_size(data)
+        height, width = uploads.checked_size(data, self.limits.pixels)
         self._check_memory(height, width)
-        picture = self._decoded(data)
-        record = PhotoRecord(key, _name(name, "photo"), *picture.size)
+        picture = uploads.decoded(data, self.folder.path)
+        record = PhotoRecord(key, records.line(name, "photo"), *picture.size)
         self._expire()
-        self.folder.create(record, data, _thumbnail(picture))
+        self.folder.create(record, data, uploads.thumbnail(picture))
         with self._used(key) as live:
             live.picture = picture  # it is encoded soon
         return record
@@ -180,9 +167,9 @@ class Workspace:
             while any(one.name == f"Object {number}" for one in record.objects):
                 number += 1
             taken = [one.colour for one in record.objects]
-            free = min(COLOURS, key=lambda one: (taken.count(one), COLOURS.index(one)))
+            free = min(records.COLOURS, key=taken.count)
             made = ObjectRecord(
-                secrets.token_hex(8), _name(name, f"Object {number}"), colour or free
+                secrets.token_hex(8), records.line(name, f"Object {number}"), colour or free
             )
             self._store(live, record.with_object(made))
             return made
@@ -199,7 +186,7 @@ class Workspace:
             before = live.record.object(object_id)
             after = replace(
                 before,
-                name=before.name if name is None else _name(name, before.name),
+                name=before.name if name is None else records.line(name, before.name),
                 colour=before.colour if colour is None else colour,
             )
             self._store(live, live.record.with_object(after))
@@ -396,25 +383,6 @@ class Workspace:
                     self._live.pop(key, None)
                     self.folder.remove(key)
 
-    def _checked_size(self, data: bytes) -> tuple[int, int]:
-        """Height and width from the file's head, before anything is decoded."""
-        try:
-            with _READING, warnings.catch_warnings():  # which are the whole process's
-                warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                    width, height = image.size
-        except Image.DecompressionBombError:
-            raise TooLarge(f"a photo has at most {self.limits.pixels} pixels here") from None
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, MemoryError):
-            raise NotAnImage(f"expected an image: {', '.join(FORMATS)}") from None
-        if height * width > self.limits.pixels:
-            raise TooLarge(
-                f"the photo has {width} x {height} pixels, at most {self.limits.pixels} go"
-            )
-        if height < 1 or width < 1:
-            raise NotAnImage("the image has no pixels")
-        return height, width
-
     def _check_memory(self, height: int, width: int) -> None:
         try:
             plan = self.segmenter.memory_plan(height, width)
@@ -432,40 +400,7 @@ class Workspace:
         """Bytes of a photo with one object; 8 a pixel hold the widest that is decoded, RGBA16."""
         return plan.total(focus=True) + (2 + 8) * plan.mask
 
-    def _decoded(self, data: bytes) -> Picture:
-        """`load_image` of what was uploaded, by way of a file that is gone afterwards."""
-        incoming = self.folder.path / f".incoming-{secrets.token_hex(8)}"
-        try:
-            incoming.write_bytes(data)
-            return _load(incoming)
-        finally:
-            incoming.unlink(missing_ok=True)
-
     def _picture(self, live: _Live) -> Picture:
         if live.picture is None:
-            live.picture = _load(self.folder.file(live.record.id))
+            live.picture = uploads.load(self.folder.file(live.record.id))
         return live.picture
-
-
-def _load(path: Path) -> Picture:
-    try:
-        return load_image(path)
-    except ValueError as error:
-        told = str(error).removeprefix(f"{path}: ")
-        raise NotAnImage(f"the photo cannot be read: {told}") from None
-    except OSError as error:
-        raise Refusal(f"the photo cannot be read: {error.strerror or error}") from None
-
-
-def _thumbnail(picture: Picture) -> bytes:
-    rgb = picture.rgb()
-    scale = min(1.0, THUMBNAIL_PX / max(rgb.shape[:2]))
-    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", small[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
-
-
-def _name(text: str, otherwise: str) -> str:
-    """A name in one line, of printable letters, that is not too long."""
-    kept = "".join(letter for letter in text if letter.isprintable()).strip()[:NAME_LETTERS]
-    return kept or otherwise
