@@ -15,8 +15,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
+from trtseg import bundle as bundles
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError
 from trtseg.runtime.engine import TensorSpec
@@ -26,6 +28,7 @@ from trtseg.runtime.tensorrt.plan_cache import EngineCache
 PLATFORMS = {"onnxruntime": ("onnxruntime_onnx", "model.onnx"),
              "tensorrt": ("tensorrt_plan", "model.plan")}  # fmt: skip
 KINDS = {"gpu": "KIND_GPU", "cpu": "KIND_CPU"}
+SEQUENCE_IDLE_S = 600  # a session that nobody asks for longer is forgotten
 _TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16"}
 
 
@@ -37,7 +40,7 @@ class TritonModel:
         name: of its folder; the server's name for it.
         config: the text of `config.pbtxt`.
         filename: of the network in the version's folder.
-        network: an ONNX graph, or a TensorRT plan.
+        network: an ONNX graph, a TensorRT plan, or a Python program.
     """
 
     name: str
@@ -103,6 +106,53 @@ def triton_models(
         )
         models.append(TritonModel(name, config, filename, network))
     return models
+
+
+def pipeline_model(bundle: Bundle, *, kind: str = "gpu", instances: int = 1) -> TritonModel:
+    """The whole chain as one model of Triton's Python backend: `trtseg/serve/triton_backend.py`.
+
+    A sequence of requests is one object in one image. Its first request brings IMAGE, the bytes of
+    a file; each may bring PROMPTS, a JSON list as in docs/serving.md. MASK, SCORES and SELECTED
+    come back. The server's Python needs trtseg, and finds the bundle where it is now.
+
+    Raises:
+        ValueError: `kind` is no key of `KINDS`, or instances is below 1.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected {' or '.join(KINDS)}, got {kind!r}")
+    if instances < 1:
+        raise ValueError(f"instances: expected at least 1, got {instances}")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{bundle.name}_pipeline")
+    shipped = bundle.name in bundles.names() and bundles.find(bundle.name) == bundle.path
+    where = bundle.name if shipped else str(bundle.path.resolve())
+    tensors = (
+        ("input", "IMAGE", "TYPE_UINT8", "-1", True),
+        ("input", "PROMPTS", "TYPE_STRING", "1", True),
+        ("output", "MASK", "TYPE_UINT8", "-1, -1", False),
+        ("output", "SCORES", "TYPE_FP32", "-1", False),
+        ("output", "SELECTED", "TYPE_INT32", "1", False),
+    )  # fmt: skip
+    lines = [f"name: {_quoted(name)}", 'backend: "python"', "max_batch_size: 0"]
+    for field, tensor, kind_of, dims, optional in tensors:
+        lines += [
+            f"{field} {{", f"  name: {_quoted(tensor)}", f"  data_type: {kind_of}",
+            f"  dims: [ {dims} ]", *(["  optional: true"] if optional else []), "}",
+        ]  # fmt: skip
+    lines += ["sequence_batching {", f"  max_sequence_idle_microseconds: {SEQUENCE_IDLE_S}000000"]
+    for control in ("START", "END"):
+        lines += [
+            "  control_input {", f"    name: {_quoted(control)}",
+            f"    control {{ kind: CONTROL_SEQUENCE_{control} int32_false_true: [ 0, 1 ] }}", "  }",
+        ]  # fmt: skip
+    lines += [
+        "  control_input {", '    name: "CORRID"',
+        "    control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 }", "  }", "}",
+        "instance_group {", f"  count: {instances}", f"  kind: {KINDS[kind]}", "}",
+        "parameters {", '  key: "trtseg_bundle"',
+        f"  value {{ string_value: {_quoted(where)} }}", "}",
+    ]  # fmt: skip
+    source = (resources.files("trtseg") / "serve" / "triton_backend.py").read_bytes()
+    return TritonModel(name, "\n".join(lines) + "\n", "model.py", source)
 
 
 def config_text(

@@ -12,6 +12,7 @@ from trtseg.runtime.tensorrt.plan_cache import EngineCache
 EXAMPLES = """\
 examples:
   trtseg export-triton lite models/
+  trtseg export-triton lite models/ --pipeline --kind cpu
   trtseg build-engine lite --target tensorrt --output engines/
   trtseg export-triton lite models/ --platform tensorrt --engines engines/"""
 
@@ -25,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repository", type=Path, help="folder; other models in it stay")
     parser.add_argument("--platform", choices=tuple(PLATFORMS), default="onnxruntime",
                         help="what the server runs the networks with (default: onnxruntime)")
+    parser.add_argument("--pipeline", action="store_true",
+                        help="write one more model, which holds the whole chain (needs trtseg and "
+                        "Triton's Python backend on the server)")
     parser.add_argument("--engines", type=Path, metavar="FOLDER",
                         help="with --platform tensorrt: what `trtseg build-engine --output` made")
     parser.add_argument("--precision", choices=("fp16", "fp32"),
@@ -39,20 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write, and print one line per model."""
-    from trtseg.export.triton import triton_models, write_repository
+    from trtseg.export.triton import pipeline_model, triton_models, write_repository
 
     if (args.platform == "tensorrt") != (args.engines is not None):
         raise ValueError("--engines: expected with --platform tensorrt, and only with it")
     if args.engines is not None and not args.engines.is_dir():
         raise ValueError(f"--engines: expected a folder, got {str(args.engines)!r}")
+    bundle = bundles.read(args.model)
     models = triton_models(
-        bundles.read(args.model),
+        bundle,
         platform=args.platform,
         precision=args.precision,
         kind=args.kind,
         instances=args.instances,
         engines=None if args.engines is None else EngineCache(args.engines),
     )
+    if args.pipeline:
+        models.append(pipeline_model(bundle, kind=args.kind, instances=args.instances))
     try:
         folders = write_repository(
             models, args.repository, version=args.model_version, overwrite=args.force

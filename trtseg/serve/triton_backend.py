@@ -1,0 +1,80 @@
+"""What Triton's Python backend runs for `export-triton --pipeline`; it lies in the repository as
+`model.py`, and trtseg is installed where the server's Python finds it.
+
+A sequence of requests is one object in one image: its first request brings the image.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from trtseg import Segmenter
+from trtseg.runtime.image import load_image
+from trtseg.serve.prompts import apply, from_json
+
+
+class TritonPythonModel:
+    """The whole chain: an image's file and prompts in, the mask out."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the bundle that the configuration names."""
+        config = json.loads(args["model_config"])
+        name = config["parameters"]["trtseg_bundle"]["string_value"]
+        device = "cpu"
+        if args["model_instance_kind"] == "GPU":
+            device = f"cuda:{args['model_instance_device_id']}"
+        self._segmenter = Segmenter.load(name, device=device)
+        self._sessions: dict[int, Any] = {}
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request; what is wrong with one is told in its own answer."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            key = int(_values(request, "CORRID")[0])
+            if _values(request, "START")[0]:
+                self._sessions[key] = self._begin(_values(request, "IMAGE"))
+            if key not in self._sessions:
+                raise ValueError("START: expected a sequence that was begun")
+            session = self._sessions[key]
+            given = _values(request, "PROMPTS")
+            said = json.loads(given[0]) if given is not None and given.size else []
+            if not isinstance(said, list):
+                raise ValueError("PROMPTS: expected a list")
+            for value in said:
+                apply(session, from_json(value))
+            prediction = session.prediction
+            if _values(request, "END")[0]:
+                del self._sessions[key]
+        except Exception as error:  # whatever it is, the server goes on
+            return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))
+        outputs = (
+            ("MASK", prediction.mask),
+            ("SCORES", prediction.scores.astype(np.float32)),
+            ("SELECTED", np.array([prediction.selected], np.int32)),
+        )
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, np.array(value)) for name, value in outputs]
+        )
+
+    def _begin(self, data: np.ndarray | None) -> Any:
+        if data is None:
+            raise ValueError("IMAGE: expected an image's file at the beginning of a sequence")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "image"
+            path.write_bytes(data.tobytes())
+            picture = load_image(path)
+        encoded = self._segmenter.encode(picture.pixels, picture.image_format)
+        return self._segmenter.session(encoded)
+
+
+def _values(request: Any, name: str) -> np.ndarray | None:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy().reshape(-1)
