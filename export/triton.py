@@ -112,8 +112,8 @@ def pipeline_model(bundle: Bundle, *, kind: str = "gpu", instances: int = 1) -> 
     """The whole chain as one model of Triton's Python backend: `trtseg/serve/triton_backend.py`.
 
     A sequence of requests is one object in one image. Its first request brings IMAGE, the bytes of
-    a file; each may bring PROMPTS, a JSON list as in docs/serving.md. MASK, SCORES and SELECTED
-    come back. The server's Python needs trtseg, and finds the bundle where it is now.
+    a file; each may bring PROMPTS, the bytes of a JSON list as in docs/serving.md. MASK, SCORES
+    and SELECTED come back. The server's Python needs trtseg, and finds the bundle where it is now.
 
     Raises:
         ValueError: `kind` is no key of `KINDS`, or instances is below 1.
@@ -127,7 +127,7 @@ def pipeline_model(bundle: Bundle, *, kind: str = "gpu", instances: int = 1) -> 
     where = bundle.name if shipped else str(bundle.path.resolve())
     tensors = (
         ("input", "IMAGE", "TYPE_UINT8", "-1", True),
-        ("input", "PROMPTS", "TYPE_STRING", "1", True),
+        ("input", "PROMPTS", "TYPE_UINT8", "-1", True),
         ("output", "MASK", "TYPE_UINT8", "-1, -1", False),
         ("output", "SCORES", "TYPE_FP32", "-1", False),
         ("output", "SELECTED", "TYPE_INT32", "1", False),

@@ -88,7 +88,7 @@ def request(
 
 
 def said(*values: Any) -> np.ndarray:
-    return np.array([json.dumps(values).encode()], np.object_)
+    return np.frombuffer(json.dumps(values).encode(), np.uint8)
 
 
 def test_the_configuration(repository: Path) -> None:

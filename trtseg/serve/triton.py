@@ -67,9 +67,9 @@ class RemoteSession:
         end: bool = False,
     ) -> tuple[np.ndarray, np.ndarray, int]:  # fmt: skip
         text = json.dumps([prompts.to_json(prompt) for prompt in said])
-        inputs = [self._input("PROMPTS", np.array([text.encode()], np.object_), "BYTES")]
+        inputs = [self._input("PROMPTS", text.encode())]
         if start:
-            inputs.append(self._input("IMAGE", np.frombuffer(image, np.uint8), "UINT8"))
+            inputs.append(self._input("IMAGE", image))
         try:
             answer = self._client.infer(
                 self._model, inputs, sequence_id=self._key, sequence_start=start, sequence_end=end
@@ -79,7 +79,7 @@ class RemoteSession:
         found = [answer.as_numpy(name) for name in ("MASK", "SCORES", "SELECTED")]
         return found[0], found[1], int(found[2][0])
 
-    def _input(self, name: str, value: np.ndarray, kind: str) -> Any:
-        made = self._http.InferInput(name, list(value.shape), kind)
-        made.set_data_from_numpy(value)
+    def _input(self, name: str, data: bytes) -> Any:
+        made = self._http.InferInput(name, [len(data)], "UINT8")
+        made.set_data_from_numpy(np.frombuffer(data, np.uint8))
         return made

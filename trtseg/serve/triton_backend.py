@@ -45,7 +45,7 @@ class TritonPythonModel:
                 raise ValueError("START: expected a sequence that was begun")
             session = self._sessions[key]
             given = _values(request, "PROMPTS")
-            said = json.loads(given[0]) if given is not None and given.size else []
+            said = [] if given is None or not given.size else json.loads(given.tobytes())
             if not isinstance(said, list):
                 raise ValueError("PROMPTS: expected a list")
             for value in said:
