@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.guidance import guidance_maps
 from trtseg.nn.network import LatentDiversity, normalisation
+from trtseg.nn.precision import autocast
 from trtseg.runtime.image import as_picture, prepare, working_size
 from trtseg.types import Click
 
@@ -41,7 +42,7 @@ class Predictor:
 
     Args:
         network: on any device; put into evaluation mode.
-        bf16: run it in bfloat16.
+        bf16: run it in bfloat16 where the device has units for it.
         by_rank: select the first mask, as before g is trained.
     """
 
@@ -56,7 +57,7 @@ class Predictor:
         self._mean, self._scale = np.array(mean, np.float32), np.array(scale, np.float32)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return autocast(self.device, self.bf16)
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> Encoding:

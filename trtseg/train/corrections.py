@@ -19,12 +19,13 @@ from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
 from trtseg.nn.losses import jaccard_losses
+from trtseg.nn.precision import autocast
+from trtseg.parse import build, read_json
 from trtseg.train.clicks import ClickConfig, correction_click
 from trtseg.train.config import BUNDLE_PREFIX
 from trtseg.train.data import Batch, CropConfig, Crops, collate
 from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.moments import ADAM, SGD, load_moments, moment_tensors
-from trtseg.parse import build, read_json
 
 VOID = 255
 MOMENTUM = 0.9
@@ -58,7 +59,7 @@ class CorrectionsConfig:
             name or path of a bundle with that encoder; None begins at random.
         freeze_norm: keep the statistics of batch normalisation, which a batch of 2 is too small
             for; only of use with weights that were trained before.
-        bf16: run the network in bfloat16.
+        bf16: run the network in bfloat16 where the device has units for it.
         seed: of everything random.
     """
 
@@ -243,7 +244,7 @@ class CorrectionsTrainer:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         targets = batch.targets.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with autocast(self.device, self.config.bf16):
             logits = self.network(self._input(batch)).float()
         logits = F.interpolate(
             logits, size=targets.shape[1:], mode="bilinear", align_corners=False

@@ -90,7 +90,7 @@ def validate(
     Args:
         network: on the device that shall run it; put into evaluation mode.
         config: which objects, how many clicks.
-        bf16: run it in bfloat16.
+        bf16: run it in bfloat16 where the device has units for it.
         by_rank: take the first mask instead of the one that g selects.
 
     Returns:
