@@ -17,6 +17,9 @@ from trtseg.nn import engines  # noqa: E402
 from trtseg.nn.config import lite_config  # noqa: E402
 from trtseg.nn.network import LatentDiversity  # noqa: E402
 from trtseg.nn.predictor import Predictor  # noqa: E402
+from tensorrt_fixture import fake_cupy  # noqa: E402
+from trtseg.runtime.cuda_memory import CudaMemory  # noqa: E402
+from trtseg.runtime.engine import TensorSpec  # noqa: E402
 from trtseg.runtime.segmenter import Segmenter  # noqa: E402
 
 SIZE = (64, 96)
@@ -79,3 +82,72 @@ def test_names_and_types_are_checked(tmp_path: Path) -> None:
 def test_no_gpu_is_said() -> None:
     with pytest.raises(BackendUnavailable, match="torch finds no GPU"):
         engines.load(LatentDiversity(CONFIGS["rank"]))
+
+
+def engine_of(function, device: str = "cpu") -> engines.TorchEngine:
+    specs = [TensorSpec(name, np.dtype(np.float32), (1, 1, None, None)) for name in ("x", "y")]
+    return engines.TorchEngine(
+        "test", function, specs[:1], specs[1:], torch.device(device), torch.channels_last
+    )
+
+
+def test_algorithms_are_searched_and_fp32_is_not_tf32() -> None:
+    seen = []
+
+    def function(given):
+        flags = torch.backends.cudnn
+        seen.append((flags.benchmark, flags.allow_tf32))
+        return (given["x"],)
+
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    x, y = np.ones((1, 1, 2, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32)
+    engine_of(function).bind({"x": x, "y": y}).run()
+    assert seen == [(True, False)]
+    assert np.array_equal(x, y)
+    # a program's own settings stay as they were
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32) == before
+
+
+class Stream:
+    """A stand-in for a CUDA stream that runs what is queued when it is waited for."""
+
+    def __init__(self) -> None:
+        self.queued: list = []
+
+    def synchronize(self) -> None:
+        while self.queued:
+            self.queued.pop(0)()
+
+
+def test_weights_that_are_still_being_written_are_waited_for(monkeypatch) -> None:
+    stream, weights = Stream(), []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    stream.queued.append(lambda: weights.append("written"))
+    engine_of(lambda given: (given["x"],), "cuda")
+    assert weights == ["written"]
+
+
+def test_a_capture_that_fails_gives_the_stream_back(monkeypatch) -> None:
+    current = ["the caller's"]
+
+    class Capture:
+        """As torch's: what ends a failed capture raises before the stream is left."""
+
+        def __init__(self, graph, **options) -> None:
+            self.stream = options["stream"]
+
+        def __enter__(self) -> None:
+            current[0] = self.stream
+
+        def __exit__(self, *error) -> None:
+            raise RuntimeError("CUDA error: operation failed due to a previous error")
+
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda *_: "the lane's")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: current[0])
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.__setitem__(0, stream))
+    memory = CudaMemory(fake_cupy.make())
+    with pytest.raises(EngineError, match="cannot be recorded: CUDA error"):
+        engines.record_cuda_graph(memory, lambda: None)
+    assert current == ["the caller's"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -74,9 +74,7 @@ def load(
     def engine(
         role: str, run: Function, inputs: list[TensorSpec], outputs: list[TensorSpec]
     ) -> TorchEngine:
-        return TorchEngine(
-            f"{role} (torch)", run, tuple(inputs), tuple(outputs), place, layout
-        )
+        return TorchEngine(f"{role} (torch)", run, inputs, outputs, place, layout)
 
     encoder = select = None
     if network.encoder is not None:
@@ -133,6 +131,7 @@ def record_cuda_graph(memory: Memory, work: Work) -> Work:
     assert isinstance(memory, CudaMemory)
     stream = torch.cuda.ExternalStream(memory.stream, memory.index)
     graph = torch.cuda.CUDAGraph()
+    before = torch.cuda.current_stream(memory.index)
     try:
         with (
             _one_capture,
@@ -142,6 +141,9 @@ def record_cuda_graph(memory: Memory, work: Work) -> Work:
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
         raise EngineError(f"a CUDA graph cannot be recorded: {first}") from error
+    finally:
+        # ending a capture that failed raises before torch leaves the captured stream
+        torch.cuda.set_stream(before)
 
     def replay() -> None:
         with torch.cuda.stream(stream):
@@ -151,22 +153,34 @@ def record_cuda_graph(memory: Memory, work: Work) -> Work:
 
 
 class TorchEngine:
-    """One network; see `Engine`."""
+    """One network; see `Engine`.
+
+    Args:
+        name: for messages.
+        function: input tensors by name to the outputs, in their order; its weights are ready, or
+            queued on torch's current stream.
+        inputs, outputs: of the buffers; what the function gives is converted to them.
+        device: where it runs.
+        layout: in which the function is given its inputs.
+    """
 
     def __init__(
         self,
         name: str,
         function: Function,
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
         device: torch.device,
         layout: torch.memory_format,
     ) -> None:
-        self.name, self.inputs, self.outputs = name, inputs, outputs
+        self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
         self.device, self.layout = device, layout
         self._shape_lock = threading.Lock()
         self._function = function
         self._shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
+        if device.type == "cuda":
+            # lanes wait for no other stream, and would read weights that are still being written
+            torch.cuda.current_stream(device).synchronize()
 
     def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """See `Engine`; runs the network once on zeros for a size it has not seen."""
@@ -204,7 +218,9 @@ class TorchEngine:
 
     def compute(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run on tensors."""
-        with torch.inference_mode():
+        # the fastest algorithm for each size, and fp32 is fp32: no TF32
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
             return self._function(
                 {name: value.contiguous(memory_format=self.layout) for name, value in given.items()}
             )
@@ -232,7 +248,7 @@ class TorchBinding:
                 raise EngineError(f"{self._engine.name}: {first}") from error
 
     def graph_key(self) -> Hashable | None:
-        """See `Binding`: nothing but the buffers is baked in."""
+        """See `Binding`: nothing but the buffers and the weights is baked in."""
         return ()
 
     def _on_stream(self) -> AbstractContextManager[Any]:
