@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable
@@ -24,11 +22,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from trtseg import __version__
 from trtseg.adapt.config import AdaptConfig, Learning
 from trtseg.adapt.latent import Tail
 from trtseg.adapt.learn import Example, learn
 from trtseg.adapt.weights import AdaptedWeights
+from trtseg.machine import describe
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.network import segment_network
 
@@ -174,15 +172,7 @@ def summary(samples: list[float]) -> dict[str, float]:
 
 def machine(args: argparse.Namespace) -> dict[str, object]:
     """What it ran on."""
-    cuda = torch.device(args.device).type == "cuda"
-    return {
-        "trtseg": __version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if cuda else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }
+    return {**describe(), "device": args.device, "threads": torch.get_num_threads()}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

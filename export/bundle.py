@@ -17,6 +17,7 @@ import torch
 from trtseg import bundle
 from trtseg.errors import BundleError, EngineError
 from trtseg.export.graphs import network_graphs
+from trtseg.export.scale import fit_features_to_half
 from trtseg.export.sessions import compare_sessions
 from trtseg.export.verify import Limits, beyond, verify_graphs
 from trtseg.nn.network import LatentDiversity, normalisation
@@ -100,8 +101,8 @@ def export_bundle(
     """Export a network, verify the result, and write it as a bundle.
 
     Args:
-        network: in evaluation mode, on the CPU, float32. The encoder's weights are rounded to
-            FP16 in place (see `network_graphs`).
+        network: in evaluation mode, on the CPU, float32. The encoder's weights are scaled (see
+            `fit_features_to_half`) and rounded to FP16 (see `network_graphs`) in place.
         path: a directory, or a zip file when it ends in ".trtseg".
         name: the model's name.
         training, accuracy: provenance for the manifest.
@@ -127,6 +128,7 @@ def export_bundle(
         raise FileExistsError(f"{path}: exists already")
     limits = limits or Limits()
     progress("tracing the networks")
+    fit_features_to_half(network)
     graphs = network_graphs(network)
     if not fp16:
         graphs = {role: {"fp32": by_precision["fp32"]} for role, by_precision in graphs.items()}

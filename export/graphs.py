@@ -49,6 +49,8 @@ class _Segment(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         masks, features = self.segment(x)
+        # f gives float32 for the sake of its training; g reads them in the graphs' own type
+        masks = masks.to(x.dtype)
         return (masks, features) if self.with_features else (masks,)
 
 

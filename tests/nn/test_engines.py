@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tensorrt_fixture import fake_cupy  # noqa: E402
+
 from trtseg import bundle as bundles  # noqa: E402
 from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
@@ -17,7 +19,6 @@ from trtseg.nn import engines  # noqa: E402
 from trtseg.nn.config import lite_config  # noqa: E402
 from trtseg.nn.network import LatentDiversity  # noqa: E402
 from trtseg.nn.predictor import Predictor  # noqa: E402
-from tensorrt_fixture import fake_cupy  # noqa: E402
 from trtseg.runtime.cuda_memory import CudaMemory  # noqa: E402
 from trtseg.runtime.engine import TensorSpec  # noqa: E402
 from trtseg.runtime.segmenter import Segmenter  # noqa: E402

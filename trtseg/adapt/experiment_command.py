@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 from trtseg.commands.arguments import integer, threads
+from trtseg.machine import describe
 from trtseg.runtime.engine_key import file_sha256
 
 
@@ -155,9 +155,6 @@ def run_all(experiment: Any, data: Path, records: Any, make: Any) -> None:
 
 def machine() -> dict[str, Any]:
     """What the times were measured on."""
-    import os
-
     import torch
 
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
+    return {**describe(), "threads": torch.get_num_threads()}

@@ -12,9 +12,10 @@ from trtseg.adapt.graph import AdaptableGraph
 from trtseg.adapt.latent import AdaptableSegment
 from trtseg.adapt.weights import AdaptedWeights
 from trtseg.bundle import Bundle
+from trtseg.machine import physical_cores
 from trtseg.nn.engines import TorchEngine
 from trtseg.runtime.engine import Engine, TensorSpec
-from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine, physical_cores
+from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine
 from trtseg.runtime.tensorrt import load_refit_pair
 from trtseg.runtime.tensorrt_engine import TensorRTBinding, TensorRTEngine
 from trtseg.runtime.tensorrt_refit import RefitPair

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,16 +13,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trtseg import __version__
 from trtseg import bundle as bundles
+from trtseg.benchmark import peer as peer_script
 from trtseg.benchmark import report
 from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
-from trtseg.benchmark.machine import describe, peak_memory_mib
-from trtseg.benchmark.measure import picture_of, time_stages, time_whole
+from trtseg.benchmark.measure import (
+    Spread,
+    clicks_on,
+    picture_of,
+    time_adaptation,
+    time_concurrent,
+    time_stages,
+    time_whole,
+)
 from trtseg.bundle import Bundle
 from trtseg.commands.arguments import integer, threads
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
+from trtseg.machine import describe, peak_memory_mib, physical_cores
 from trtseg.runtime.atomic_file import write_atomically
 from trtseg.runtime.engine import Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
@@ -32,6 +44,7 @@ examples:
   trtseg bench lite
   trtseg bench lite --backend tensorrt --size 480x640 --size 1080x1920 --cuda-graphs both
   trtseg bench random:full --backend torch --device cuda --json full.json --plot full.png
+  trtseg bench lite --concurrency 4 --adapt --peer peer/bin/python
   trtseg bench --compare before.json after.json"""
 PLOTS = (".png", ".svg", ".pdf")
 
@@ -57,7 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="measured objects (default: 20)")  # fmt: skip
     parser.add_argument("--warmup", type=integer(0), default=3, help="objects before (default: 3)")
     parser.add_argument("--cuda-graphs", choices=("on", "off", "both"), default="on")
-    parser.add_argument("--adapt", metavar="NAME", help="also time this adapter (needs torch)")
+    parser.add_argument("--adapt", action="store_true",
+                        help="also time clicks that are learnt from, and the end of an image "
+                        "(needs torch)")
+    parser.add_argument("--concurrency", type=integer(1), metavar="N",
+                        help="also time N sessions that click at the same time")
+    parser.add_argument("--peer", metavar="PYTHON",
+                        help="also time MobileSAM on the same images and clicks: the interpreter "
+                        "of an environment that has ultralytics")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--plot", type=Path, metavar="FILE",
                         help="draw it: PNG, SVG or PDF (needs matplotlib)")
@@ -92,7 +112,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     graphs = {"on": [True], "off": [False], "both": [True, False]}[args.cuda_graphs]
     runs: list[dict[str, Any]] = []
     speed: Speed | None = None
-    description = ""
+    description, peer = "", None
     for use_graphs in graphs:
         start = time.perf_counter()
         engines = _engines(bundle, args, use_graphs)
@@ -106,6 +126,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for size in args.size or [(480, 640)]:
             print(f"measuring {size[0]}x{size[1]} ...", file=sys.stderr)
             found = _measure_size(segmenter, size, speed, args)
+            if args.peer is not None and use_graphs == graphs[0]:
+                found["peer"], peer = _measure_peer(size, args)
             runs.append({"cuda_graphs": ("on" if use_graphs else "off") if on_gpu else "none",
                          "load_s": load_s, **found})  # fmt: skip
     assert speed is not None
@@ -118,8 +140,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                   "long_side_px": bundle.manifest.long_side_px},
         "engine": description,
         "settings": {"clicks": args.clicks, "repeats": args.repeats, "warmup": args.warmup,
-                     "threads": args.threads, "adapt": args.adapt},
+                     "threads": args.threads},
         "floor": asdict(speed),
+        "peer": peer,
         "runs": runs,
     }  # fmt: skip
 
@@ -129,7 +152,7 @@ def _measure_size(
 ) -> dict[str, Any]:
     image = picture_of(size)
     whole = time_whole(segmenter, image, clicks=args.clicks, repeats=args.repeats,
-                       warmup=args.warmup, adapt=args.adapt)  # fmt: skip
+                       warmup=args.warmup)  # fmt: skip
     cold = {name: whole.pop(name) for name in ("first_encode_ms", "first_click_ms")}
     stages = time_stages(segmenter, image, repeats=args.repeats, warmup=args.warmup)
     work = _work(segmenter, size)
@@ -145,6 +168,17 @@ def _measure_size(
     device: Any = segmenter.engines.memory
     if hasattr(device, "used_bytes"):
         memory["arrays on the GPU"] = device.used_bytes() / 2**20
+    added: dict[str, Any] = {}
+    if args.adapt:
+        from trtseg.adapt import sequence
+
+        spreads = time_adaptation(sequence(segmenter, "both"), image, clicks=args.clicks,
+                                  repeats=args.repeats, warmup=args.warmup)  # fmt: skip
+        added["adaptation"] = {name: asdict(spread) for name, spread in spreads.items()}
+    if args.concurrency is not None:
+        found = time_concurrent(segmenter, image, threads=args.concurrency, clicks=args.clicks,
+                                repeats=args.repeats)  # fmt: skip
+        added["concurrent"] = {**found, "click": asdict(found["click"])}
     return {
         "image_size": list(size),
         "working_size": list(segmenter.pipeline.working_size(*size)),
@@ -154,7 +188,39 @@ def _measure_size(
         "work": {stage: asdict(done) for stage, done in work.items()},
         "floor_ms": floors,
         "memory_mib": memory,
+        **added,
     }
+
+
+def _measure_peer(size: tuple[int, int], args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Spreads of a peer's encode and click, and what it is.
+
+    Raises:
+        BackendUnavailable: it could not be run; the message says why.
+    """
+    clicks = [(c.x, c.y, float(c.positive)) for c in clicks_on(size, args.clicks)]
+    with tempfile.TemporaryDirectory() as folder:
+        job, result = Path(folder) / "job.npz", Path(folder) / "result.json"
+        np.savez(job, image=picture_of(size), clicks=np.array(clicks))
+        options = {"threads": args.threads or physical_cores(), "repeats": args.repeats}
+        command = [args.peer, peer_script.__file__, str(job), str(result)]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise BackendUnavailable(f"{args.peer}: {error.strerror}") from None
+        if done.returncode or not result.is_file():
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise BackendUnavailable(f"{args.peer}: {last[0]}")
+        answer = json.loads(result.read_text())
+    if "missing" in answer:
+        raise BackendUnavailable(
+            f"{args.peer} has no {answer['missing']}: pip install ultralytics in an environment "
+            "of its own, and name its interpreter with --peer"
+        )
+    return {name: asdict(Spread.of(times)) for name, times in answer["phases"].items()}, (
+        answer["note"]
+    )
 
 
 def _work(segmenter: Segmenter, size: tuple[int, int]) -> dict[str, Work]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import onnxruntime
 
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.machine import physical_cores
 from trtseg.runtime import rtx_provider, symbolic_shapes
 from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.engine import Availability, Engines, HostMemory, TensorSpec
@@ -34,17 +33,6 @@ def availability() -> Availability:
     if "tensorrt-rtx" not in have and rtx_provider.installed():
         have.append("tensorrt-rtx (its plugin is installed)")
     return Availability(True, f"ONNX Runtime {onnxruntime.__version__} for {', '.join(have)}")
-
-
-def physical_cores() -> int:
-    """Cores this process may use, hyperthreads counted once where the system tells."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
-    return max(1, len(cores))
 
 
 def load(

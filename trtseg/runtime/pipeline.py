@@ -19,7 +19,16 @@ from trtseg import ops
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError, OutOfMemory
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.engine import Array, Binding, Engine, Engines, Memory, Recorder, on_host
+from trtseg.runtime.engine import (
+    Array,
+    Binding,
+    Engine,
+    Engines,
+    HostMemory,
+    Memory,
+    Recorder,
+    on_host,
+)
 from trtseg.runtime.guidance import GuidanceMaps, Region, grid_points
 from trtseg.runtime.image import Picture, prepare, working_size
 from trtseg.runtime.recording import Recorded
@@ -437,11 +446,7 @@ class Pipeline:
         grid_image = None
         with self.lanes.encoders(size) as (memory, buffers):
             base = memory.empty((manifest.channels, *grid), self.engines.segment.inputs[0].dtype)
-            if picture.on_device:
-                self._prepare_on_device(memory, picture, region, buffers.image[0])
-            else:
-                prepare(picture, region, self._mean, self._scale, buffers.staged)
-                memory.copy(buffers.staged, buffers.image)
+            self._prepare(memory, picture, region, buffers)
             buffers.run()
             with memory.queueing():
                 ops.hypercolumn(
@@ -470,11 +475,21 @@ class Pipeline:
             encode_ms=(perf_counter() - start) * 1e3,
         )
 
-    def _prepare_on_device(
-        self, memory: Memory, picture: Picture, region: Region, out: Array
+    def _prepare(
+        self, memory: Memory, picture: Picture, region: Region, buffers: _EncodeBuffers
     ) -> None:
+        """Resize and normalise a region into the encoder's input: on the device where there is
+        one, from the bytes of the image."""
         y0, x0, y1, x1 = region
         pixels = picture.pixels[y0:y1, x0:x1]
+        if not picture.on_device:
+            if isinstance(memory, HostMemory) or pixels.dtype != np.uint8:
+                prepare(picture, region, self._mean, self._scale, buffers.staged)
+                memory.copy(buffers.staged, buffers.image)
+                return
+            uploaded = memory.empty(pixels.shape, pixels.dtype)
+            memory.copy(pixels, uploaded)
+            pixels = uploaded
         if len(pixels.shape) == 2:
             pixels = pixels[:, :, None]
         elif pixels.strides[2] != pixels.dtype.itemsize:
@@ -485,7 +500,7 @@ class Pipeline:
         with memory.queueing():
             ops.prepare_image(
                 pixels,
-                out,
+                buffers.image[0],
                 mean=self.manifest.mean,
                 scale=self.manifest.scale,
                 bgr=picture.image_format in ("BGR", "BGRA"),
