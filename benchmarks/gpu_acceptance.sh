@@ -49,6 +49,7 @@ tests=("$python" -m pytest -q -p no:cacheprovider -o filterwarnings=)
 bench=("$python" -m trtseg bench --backend torch --force)
 
 if [ -n "$dry" ]; then
+  export OMP_NUM_THREADS=1 # beside other programs, threads would wait for one another
   tests+=(--collect-only)
   bench+=(--device cpu --size 60x80 --repeats 1 --warmup 0 --clicks 2)
   parallel=() device=cpu small=(--small) full=$model profiled=(--help)
@@ -79,7 +80,7 @@ step convolutions 90 "$python" benchmarks/gpu_convolutions.py --device "$device"
   ${small[@]+"${small[@]}"} --json "$out/convolutions.json"
 sizes=()
 [ -n "$dry" ] || sizes=(--cuda-graphs both --size 480x640 --size 1080x1920)
-step bench-lite 90 "${bench[@]}" "$model" ${sizes[@]+"${sizes[@]}"} --concurrency 4 \
+step bench-lite 90 "${bench[@]}" "$model" ${sizes[@]+"${sizes[@]}"} --concurrency 2 \
   --json "$out/bench-lite.json"
 step bench-full 120 "${bench[@]}" "$full" ${sizes[@]+"${sizes[@]}"} --json "$out/bench-full.json"
 if [ -n "$dry" ]; then

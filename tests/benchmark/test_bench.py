@@ -162,6 +162,17 @@ def test_sessions_at_once(tiny: Path, tmp_path: Path, capsys) -> None:
     assert "2 sessions at once:" in capsys.readouterr().out
 
 
+def test_layer_by_layer(tiny: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "result.json"
+    assert main(["bench", str(tiny), *FAST, "--layers", "--json", str(path)]) == 0
+    (run,) = report.read(path)["runs"]
+    assert set(run["layers_ms"]) == {"encoder", "f", "g"}
+    for rows in run["layers_ms"].values():
+        assert any("Conv" in operator for _, operator, _ in rows)
+        assert all(time_ms >= 0 for _, _, time_ms in rows)
+    assert "layers of f, the slowest first" in capsys.readouterr().out
+
+
 def test_clicks_and_pictures_are_reproducible() -> None:
     np.testing.assert_array_equal(picture_of((7, 5)), picture_of((7, 5)))
     clicks = clicks_on((48, 64), 6)

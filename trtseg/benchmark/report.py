@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+LAYERS = 12  # shown of each network; a result holds all
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -61,6 +62,10 @@ def table(result: Mapping[str, Any]) -> str:
         if "concurrent" in run:
             lines.append(f"{run['concurrent']['threads']} sessions at once: "
                          f"{run['concurrent']['clicks_per_s']:.1f} clicks a second")  # fmt: skip
+        for stage, rows in run.get("layers_ms", {}).items():
+            lines.append(f"layers of {stage}, the slowest first, ms")
+            slowest = sorted(rows, key=lambda row: -row[2])[:LAYERS]
+            lines += [f"{ms:9.3f}  {operator:10} {node}" for node, operator, ms in slowest]
         for name, value in run["memory_mib"].items():
             lines.append(f"memory, {name}: {value:.1f} MiB")
     if result.get("peer"):

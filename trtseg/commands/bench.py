@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trtseg import bundle as bundles
 from trtseg.benchmark import peer as peer_script
 from trtseg.benchmark import report
 from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
+from trtseg.benchmark.layers import profile_layers
 from trtseg.benchmark.measure import (
     Spread,
     clicks_on,
@@ -35,8 +37,9 @@ from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
 from trtseg.machine import describe, peak_memory_mib, physical_cores
 from trtseg.runtime.atomic_file import write_atomically
-from trtseg.runtime.engine import Engines
+from trtseg.runtime.engine import Engine, Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
+from trtseg.runtime.onnxruntime import PROVIDERS
 from trtseg.runtime.segmenter import Segmenter
 
 EXAMPLES = """\
@@ -78,6 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", metavar="PYTHON",
                         help="also time MobileSAM on the same images and clicks: the interpreter "
                         "of an environment that has ultralytics")
+    parser.add_argument("--layers", action="store_true",
+                        help="also time every layer (ONNX Runtime on the CPU)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--plot", type=Path, metavar="FILE",
                         help="draw it: PNG, SVG or PDF (needs matplotlib)")
@@ -96,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     check_targets(targets, force=args.force, suffixes=None)
     if args.plot is not None:
         check_targets([args.plot], force=args.force, suffixes=PLOTS)
+    if args.layers and (args.backend != "onnxruntime" or args.device not in (None, "cpu")):
+        raise ValueError("--layers: expected --backend onnxruntime on the CPU")
     result = measure(args)
     print(report.table(result))
     if args.json:
@@ -179,6 +186,8 @@ def _measure_size(
         found = time_concurrent(segmenter, image, threads=args.concurrency, clicks=args.clicks,
                                 repeats=args.repeats)  # fmt: skip
         added["concurrent"] = {**found, "click": asdict(found["click"])}
+    if args.layers:
+        added["layers_ms"] = _layers(segmenter, size, args)
     return {
         "image_size": list(size),
         "working_size": list(segmenter.pipeline.working_size(*size)),
@@ -223,26 +232,48 @@ def _measure_peer(size: tuple[int, int], args: argparse.Namespace) -> tuple[dict
     )
 
 
+def _networks(
+    segmenter: Segmenter, size: tuple[int, int]
+) -> Iterator[tuple[str, str, Engine, dict[str, tuple[int, ...]]]]:
+    """(stage, role, engine, input shapes) of those that the model has."""
+    pipeline, engines = segmenter.pipeline, segmenter.engines
+    working = pipeline.working_size(*size)
+    for stage, role in (("encoder", "encoder"), ("f", "segment"), ("g", "select")):
+        engine: Engine | None = getattr(engines, role)
+        if engine is not None:
+            sides = working if role == "encoder" else pipeline.grid(working)
+            yield stage, role, engine, {
+                spec.name: (1, spec.shape[1] or 1, *sides) for spec in engine.inputs
+            }
+
+
 def _work(segmenter: Segmenter, size: tuple[int, int]) -> dict[str, Work]:
     """By stage; empty where onnx, which reads the graphs, is not installed."""
-    pipeline, manifest, engines = segmenter.pipeline, segmenter.bundle.manifest, segmenter.engines
-    working = pipeline.working_size(*size)
-    grid = pipeline.grid(working)
-    segment_shape = {"x": (1, manifest.channels, *grid)}
-    found = {}
     try:
-        if engines.encoder is not None:
-            found["encoder"] = count_work(
-                segmenter.bundle, "encoder", engines.encoder, {"image": (1, 3, *working)}
-            )
-        found["f"] = count_work(segmenter.bundle, "segment", engines.segment, segment_shape)
-        if engines.select is not None:
-            shapes = {spec.name: (1, spec.shape[1] or 1, *grid) for spec in engines.select.inputs}
-            found["g"] = count_work(segmenter.bundle, "select", engines.select, shapes)
+        return {
+            stage: count_work(segmenter.bundle, role, engine, shapes)
+            for stage, role, engine, shapes in _networks(segmenter, size)
+        }
     except ModuleNotFoundError as error:
         print(f"no floor: {error.name} is not installed", file=sys.stderr)
         return {}
-    return found
+
+
+def _layers(
+    segmenter: Segmenter, size: tuple[int, int], args: argparse.Namespace
+) -> dict[str, list[list[Any]]]:
+    """[node, operator, milliseconds] by stage."""
+    return {
+        stage: [
+            list(row)
+            for row in profile_layers(
+                segmenter.bundle.graph(role, args.precision or "fp32"), engine, shapes,
+                providers=[PROVIDERS["cpu"]], threads=args.threads or physical_cores(),
+                repeats=args.repeats,
+            )
+        ]
+        for stage, role, engine, shapes in _networks(segmenter, size)
+    }  # fmt: skip
 
 
 def _bundle(name: str) -> Bundle:
