@@ -28,6 +28,7 @@ from trtseg.adapt.learn import Example, learn
 from trtseg.adapt.weights import AdaptedWeights
 from trtseg.machine import describe
 from trtseg.nn.config import NetworkConfig, lite_config
+from trtseg.nn.convolution import Convolution
 from trtseg.nn.network import segment_network
 
 # grid and network: of `lite` at a working size of 384 pixels, as in the experiments of
@@ -61,6 +62,8 @@ def main() -> int:
         rows.append({"what": f"{STEPS} steps", "grid": grid, "layers": layers or "all",
                      "precision": "bf16" if bf16 else "fp32", "parameters": parameters,
                      **summary(samples)})
+    for grid in args.grids:
+        rows += measure_gradients(grid, args)
     if args.model:
         rows += measure_routes(args)
     report = {"machine": machine(args), "rows": rows}
@@ -116,6 +119,33 @@ def measure_steps(
         )  # fmt: skip
 
     return timed(once, args), sum(value.numel() for value in initial.values())
+
+
+def measure_gradients(grid: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The gradient of a 3x3 layer's weights, by torch and as `Convolution` takes it."""
+    (height, width), make = GRIDS[grid]
+    channels = make().width
+    rows = []
+    for dilation in (1, 4, 32):
+        torch.manual_seed(0)
+        x, gradient = (
+            torch.randn(1, channels, height, width, device=args.device)
+            .contiguous(memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+        plain = torch.nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        ours = Convolution(channels, channels, dilation)
+        for name, layer in (("torch", plain), ("products", ours)):
+            layer.to(args.device, memory_format=torch.channels_last)
+            out = layer(x)
+
+            def once(out: Any = out, layer: Any = layer, toward: Any = gradient) -> None:
+                torch.autograd.grad(out, layer.weight, toward, retain_graph=True)
+
+            rows.append({"what": f"weight gradient, dilation {dilation}: {name}", "grid": grid,
+                         "layers": 1, "precision": "fp32", "parameters": layer.weight.numel(),
+                         **summary(timed(once, args))})
+    return rows
 
 
 def measure_routes(args: argparse.Namespace) -> list[dict[str, Any]]:

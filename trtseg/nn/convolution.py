@@ -17,8 +17,8 @@ class Convolution(nn.Conv2d):
     """A 3x3 layer that keeps the size of its input; values, names and initialisation of `Conv2d`.
 
     Where it learns on a CPU in float32, the gradient of its weights is nine matrix products, one
-    for each tap: oneDNN's own for channels-last maps takes two to three times as long on AVX2
-    (`benchmarks/adaptation.py`).
+    for each tap: oneDNN's own for channels-last maps takes longer on AVX2, most for dilated layers
+    (`benchmarks/adaptation.py` times both).
     """
 
     def __init__(self, channels_in: int, channels_out: int, dilation: int = 1) -> None:
