@@ -10,8 +10,8 @@
 # summary.md. The status is 0 where every step that ran succeeded.
 #
 # --dry-run goes the same way where there is no GPU: programs run on the CPU at toy size, and GPU
-# tests are only collected. Needs torch, CuPy and the test extra; MODEL and FULL name the two models
-# (lite and random:full), PYTHON the interpreter.
+# tests are only collected. Needs torch, CuPy and the test extra. MODEL and FULL name the two models
+# (lite and random:full, which onnxscript exports on the spot), PYTHON the interpreter.
 set -uo pipefail
 
 [ $# -ge 1 ] || { sed -n '2,/^set/p' "$0" | sed '$d'; exit 2; }
@@ -73,7 +73,7 @@ assert cupy.matmul(ones, ones)[0, 0] == 256
 print(torch.cuda.get_device_name(), torch.__version__, cupy.__version__, _cuda.devices())'
 fi
 
-step clicks 120 "${tests[@]}" tests/gpu
+step clicks 120 "${tests[@]}" tests/gpu/test_cuda.py
 step ops 150 "${tests[@]}" ${parallel[@]+"${parallel[@]}"} tests/ops \
   -k "cuda and not ptxas" --maxfail=20
 step convolutions 90 "$python" benchmarks/gpu_convolutions.py --device "$device" \

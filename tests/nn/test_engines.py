@@ -52,6 +52,7 @@ def test_the_pipeline_gives_what_the_network_gives(name: str, tmp_path: Path) ->
     network, segmenter = made(name, tmp_path)
     image = picture_of(SIZE)
     pipeline = segmenter.pipeline
+    assert "CUDA" not in segmenter.engines.description
     encoded = segmenter.encode(image)
     predictor = Predictor(network)
     encoding = predictor.encode(image)

@@ -106,14 +106,15 @@ def load(
             [TensorSpec("scores", element, (1, config.candidates))],
         )
     version = torch.__version__.partition("+")[0]
+    recorder = record_cuda_graph if cuda_graphs and place.type == "cuda" else None
     return Engines(
         description=f"torch {version} on {_name(place)}, {'fp16' if half else 'fp32'}"
-        f"{', channels last' if channels_last else ''}{', CUDA graphs' if cuda_graphs else ''}",
+        f"{', channels last' if channels_last else ''}{', CUDA graphs' if recorder else ''}",
         memory=memory,
         encoder=encoder,
         segment=segment,
         select=select,
-        recorder=record_cuda_graph if cuda_graphs and place.type == "cuda" else None,
+        recorder=recorder,
     )
 
 
