@@ -63,7 +63,7 @@ class _Select(nn.Module):
         self.select = network.select
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        return self.select(torch.cat(inputs, dim=1))
+        return self.select(inputs)
 
 
 def interfaces(network: LatentDiversity) -> dict[str, GraphInterface]:

@@ -15,7 +15,7 @@ from trtseg.export.bundle import manifest_of, pack
 from trtseg.export.graphs import network_graphs
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.network import LatentDiversity
-from trtseg.runtime import self_check
+from trtseg.runtime.pipeline import self_check
 
 CONFIG = NetworkConfig(
     encoder="none", width=8, dilations=(1, 2, 1), select="rank", candidates=2,
@@ -59,7 +59,7 @@ def write(folder: Path, exported, change) -> Path:
 def test_a_wrong_engine_is_told_once(tmp_path, exported, caplog, change, level, words) -> None:
     self_check._checked.clear()
     path = write(tmp_path, exported, change)
-    with caplog.at_level(logging.INFO, "trtseg.runtime.self_check"):
+    with caplog.at_level(logging.INFO, "trtseg.runtime.pipeline.self_check"):
         for _ in range(2):
             Segmenter.load(path, backend="onnxruntime", precision="fp16", threads=1)
         Segmenter.load(path, backend="onnxruntime", threads=1)  # fp32 needs no check

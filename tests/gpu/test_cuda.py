@@ -18,9 +18,9 @@ from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory  # noqa: E402
 from trtseg.nn import engines  # noqa: E402
 from trtseg.nn.bundle_weights import load_network  # noqa: E402
-from trtseg.runtime.cuda_memory import CudaMemory, load_cupy, record_cuda_graph  # noqa: E402
-from trtseg.runtime.recording import RUNS_BEFORE_RECORDING  # noqa: E402
+from trtseg.runtime.pipeline.recording import RUNS_BEFORE_RECORDING  # noqa: E402
 from trtseg.runtime.segmenter import Segmenter  # noqa: E402
+from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy, record_cuda_graph  # noqa: E402
 
 SIZE = (480, 640)
 CLICKS = clicks_on(SIZE, RUNS_BEFORE_RECORDING + 4)
@@ -141,11 +141,11 @@ def test_near_float32_on_the_cpu_cuda(load, half: bool, probability: float, pixe
             previous.astype(ours.engines.segment.inputs[0].dtype)
         )
         found = ours.pipeline.click(encoded[0], CLICKS[:count], given)
-        maps = ours.engines.memory.host(found.maps).astype(np.float32)
+        maps = ours.engines.memory.host(found.probabilities).astype(np.float32)
         assert np.isfinite(maps).all()
-        assert float(np.abs(maps - wanted.maps).max()) < probability
-        assert float(((maps >= 0.5) != (wanted.maps >= 0.5)).mean()) < pixels
-        previous = np.array(wanted.maps[int(wanted.scores.argmax())])
+        assert float(np.abs(maps - wanted.probabilities).max()) < probability
+        assert float(((maps >= 0.5) != (wanted.probabilities >= 0.5)).mean()) < pixels
+        previous = np.array(wanted.probabilities[int(wanted.scores.argmax())])
 
 
 def test_images_on_the_host_and_on_the_gpu_are_one_cuda(load, cupy) -> None:
@@ -174,7 +174,7 @@ def test_adapted_weights_are_whole_when_they_run_cuda(load) -> None:
 
     segmenter = load(half=False)
     learner = Learner(segmenter, importance={})
-    adapter = ClickAdapter(learner, lambda: learner.initial)
+    adapter = ClickAdapter(learner)
     found = []
     for _ in range(2):
         session = segmenter.session(

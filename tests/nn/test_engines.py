@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,22 +17,28 @@ from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
 from trtseg.export.bundle import PARAMETERS, _parameters, manifest_of  # noqa: E402
 from trtseg.nn import engines  # noqa: E402
-from trtseg.nn.config import lite_config  # noqa: E402
+from trtseg.nn.config import NetworkConfig  # noqa: E402
 from trtseg.nn.network import LatentDiversity  # noqa: E402
 from trtseg.nn.predictor import Predictor  # noqa: E402
-from trtseg.runtime.cuda_memory import CudaMemory  # noqa: E402
 from trtseg.runtime.engine import TensorSpec  # noqa: E402
 from trtseg.runtime.segmenter import Segmenter  # noqa: E402
+from trtseg.runtime.tensorrt.device_memory import CudaMemory  # noqa: E402
 
 SIZE = (64, 96)
-SMALL = {"working_long_side_px": 96}
+CAN: dict[str, Any] = {
+    "encoder": "mobilenet_v2", "base_stride": 4, "image_term": False, "previous_mask": True,
+    "dilations": (1, 2, 1), "select_inputs": ("guidance", "masks", "features"),
+    "select_width": 16, "select_dilations": (1, 2), "select_stride": 2,
+    "select_pooling": "disagreement", "select_by": "overlap", "working_long_side_px": 96,
+}  # fmt: skip
 CONFIGS = {
-    "lite": lite_config(**SMALL),
-    "rank": lite_config(select="rank", **SMALL),
-    "image": lite_config(
-        base_stride=1, image_term=True, select_inputs=("image", "guidance", "masks"), **SMALL
+    "lite": NetworkConfig(**CAN),
+    "rank": NetworkConfig(**{**CAN, "select": "rank"}),
+    "image": NetworkConfig(
+        **{**CAN, "base_stride": 1, "image_term": True,
+           "select_inputs": ("image", "guidance", "masks")}
     ),
-}
+}  # fmt: skip
 
 
 def made(name: str, folder: Path) -> tuple[LatentDiversity, Segmenter]:
@@ -64,7 +71,7 @@ def test_the_pipeline_gives_what_the_network_gives(name: str, tmp_path: Path) ->
         )
         maps, selected = predictor.click(encoding, clicks[:count], previous)
         # Two orders of summation of float32 products, through a sigmoid.
-        np.testing.assert_allclose(found.maps, maps.numpy(), atol=1e-4)
+        np.testing.assert_allclose(found.probabilities, maps.numpy(), atol=1e-4)
         assert int(found.scores.argmax()) == selected
         previous = maps[selected]
 

@@ -8,8 +8,8 @@ from trtseg import bundle, ops
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.guidance import guidance_maps
 from trtseg.runtime.engine import HostMemory
-from trtseg.runtime.guidance import GuidanceMaps, grid_points
-from trtseg.types import Click
+from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
+from trtseg.types import Click, grid_points
 
 SIZE = (96, 128)  # of image and working image: coordinates need no conversion
 CLICKS = [

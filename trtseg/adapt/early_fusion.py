@@ -18,9 +18,8 @@ from trtseg.adapt.learn import Example, Forward, learn
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, click_disks
 from trtseg.nn.precision import autocast
-from trtseg.runtime.guidance import Region, grid_points
 from trtseg.runtime.image import as_picture, prepare, working_size
-from trtseg.types import Click
+from trtseg.types import Click, Region, grid_points
 
 MULTIPLE_PX = 32
 STRIDE = 4  # of the logits

@@ -9,7 +9,7 @@ from typing import Any
 
 from trtseg.commands.arguments import integer, threads
 from trtseg.machine import describe
-from trtseg.runtime.engine_key import file_sha256
+from trtseg.runtime.tensorrt.plan_key import file_sha256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

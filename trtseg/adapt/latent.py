@@ -1,4 +1,4 @@
-"""Latent diversity's f as something that adapts: one hypothesis learns, the others stay alive."""
+"""Latent diversity's f as something that adapts: one candidate learns, the others stay alive."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.network import segment_network
 from trtseg.nn.precision import autocast
 from trtseg.nn.unet import UNet
-from trtseg.runtime.adapter import Observation
 from trtseg.runtime.engine import HostMemory, Memory
-from trtseg.runtime.guidance import GuidanceMaps
+from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
+from trtseg.runtime.session.observation import Observation
 
 PREFIX = "segment."  # of f's names in the state dict and in the graphs
 
@@ -144,7 +144,7 @@ class AdaptableSegment:
             return self.segment.prefix(x, self._tail.layers)
 
     def logits(self, features: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        """All hypotheses, [M, H, W]."""
+        """All candidates, [M, H, W]."""
         with self._lock, self._autocast():
             return torch.func.functional_call(self._tail, dict(weights), (features,))[0]
 
@@ -160,7 +160,7 @@ class AdaptableSegment:
         """An example for `learn` in which the candidate that was shown is corrected.
 
         Args:
-            observation: gives the input; its `selected` says which hypothesis learns.
+            observation: gives the input; its `selected` says which candidate learns.
             corrections: float32 [N, 3], rows (y, x, label) in cells of the grid.
             mask: p, [H, W] in [0, 1].
         """

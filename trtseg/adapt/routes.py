@@ -17,8 +17,8 @@ from trtseg.nn.engines import TorchEngine
 from trtseg.runtime.engine import Engine, TensorSpec
 from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine
 from trtseg.runtime.tensorrt import load_refit_pair
-from trtseg.runtime.tensorrt_engine import TensorRTBinding, TensorRTEngine
-from trtseg.runtime.tensorrt_refit import RefitPair
+from trtseg.runtime.tensorrt.execution import TensorRTBinding, TensorRTEngine
+from trtseg.runtime.tensorrt.refit import RefitPair
 
 ROUTES = ("onnxruntime", "torch", "tensorrt")
 

@@ -177,9 +177,9 @@ def _measure_size(
         memory["arrays on the GPU"] = device.used_bytes() / 2**20
     added: dict[str, Any] = {}
     if args.adapt:
-        from trtseg.adapt import sequence
+        from trtseg.adapt import Sequence
 
-        spreads = time_adaptation(sequence(segmenter, "both"), image, clicks=args.clicks,
+        spreads = time_adaptation(Sequence(segmenter, "both"), image, clicks=args.clicks,
                                   repeats=args.repeats, warmup=args.warmup)  # fmt: skip
         added["adaptation"] = {name: asdict(spread) for name, spread in spreads.items()}
     if args.concurrency is not None:

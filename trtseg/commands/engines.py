@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trtseg.errors import BackendUnavailable
-from trtseg.runtime.cache import CacheEntry, EngineCache, default_directory
+from trtseg.runtime.tensorrt.plan_cache import CacheEntry, EngineCache, default_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,15 @@ from torch import Tensor
 
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.nn.network import LatentDiversity
-from trtseg.runtime.cuda_memory import CudaMemory, load_cupy
-from trtseg.runtime.engine import Engines, HostMemory, Memory, TensorSpec, Work
+from trtseg.runtime.engine import (
+    Engines,
+    HostMemory,
+    Memory,
+    TensorSpec,
+    Work,
+    check_buffers,
+)
+from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
@@ -97,7 +104,7 @@ def load(
 
         def run_select(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
             assert chooser is not None
-            return (chooser(torch.cat([given[n] for n in config.select_inputs], dim=1)),)
+            return (chooser([given[n] for n in config.select_inputs]),)
 
         select = engine(
             "select",
@@ -202,19 +209,7 @@ class TorchEngine:
 
     def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> TorchBinding:
         """See `Engine`."""
-        for spec in (*self.inputs, *self.outputs):
-            array = buffers.get(spec.name)
-            if array is None:
-                raise EngineError(f"{self.name}: no buffer for {spec.name!r}")
-            fits = len(array.shape) == len(spec.shape) and all(
-                expected in (None, actual)
-                for expected, actual in zip(spec.shape, array.shape, strict=True)
-            )
-            if not fits or array.dtype != spec.dtype:
-                raise EngineError(
-                    f"{self.name}: {spec.name}: expected {spec.dtype} {list(spec.shape)}, "
-                    f"got {array.dtype} {list(array.shape)}"
-                )
+        check_buffers(self.name, (*self.inputs, *self.outputs), buffers)
         return TorchBinding(self, buffers, stream)
 
     def compute(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from trtseg.runtime.engine import Array, on_host
-from trtseg.runtime.guidance import Region
 from trtseg.runtime.image import Picture, as_picture
+from trtseg.types import Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,11 @@ class EncodedImage:
     grid_image: Array | None = field(repr=False)
     source: Picture | None = field(repr=False)
     encode_ms: float = 0.0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width) of the base grid."""
+        return self.base.shape[1], self.base.shape[2]
 
     @property
     def nbytes(self) -> int:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+# shares of corrections that are not near the centre of the deepest error
+ANYWHERE = 0.2
+OTHER_ERROR = 0.1
+
 
 @dataclass(frozen=True)
 class ClickConfig:
@@ -140,19 +144,26 @@ def initial_clicks(
 def correction_click(
     predicted: np.ndarray, target: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int, int] | None:
-    """A click (y, x, label) in the larger error region, near its centre; None without error.
+    """A click (y, x, label) in the deeper error region; None without error.
+
+    Mostly near the region's centre, as the standard protocol clicks, else anywhere in it; now and
+    then on the error of the other kind.
 
     Args:
         predicted: bool [H, W].
         target: uint8 [H, W], 1 object, 0 background, 255 void.
-        rng: draws how near to the centre.
+        rng: draws where.
     """
     missed = (target == 1) & ~predicted
     excess = (target == 0) & predicted
     depth_missed, depth_excess = interior_distance(missed), interior_distance(excess)
     positive = depth_missed.max() >= depth_excess.max()
+    if rng.random() < OTHER_ERROR and min(depth_missed.max(), depth_excess.max()) > 1:
+        positive = not positive
     depth = depth_missed if positive else depth_excess
     if depth.max() <= 0:
         return None
-    point = _draw(depth > (0.5 + 0.499 * rng.random()) * depth.max(), rng)
+    central = rng.random() >= ANYWHERE
+    least = (0.5 + 0.499 * rng.random()) if central else 0.5 * rng.random()
+    point = _draw(depth > least * depth.max(), rng)
     return None if point is None else (*point, int(positive))

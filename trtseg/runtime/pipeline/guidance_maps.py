@@ -1,0 +1,81 @@
+"""Clicks as channels of the network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from trtseg import bundle, ops
+from trtseg.runtime.engine import Array, Memory
+
+
+class GuidanceMaps:
+    """The guidance channels of one workspace.
+
+    Channels: click maps S_p, S_n, distance maps T_p, T_n (LD eq. 1, divided by their limit; 1
+    where there is no click), then, for models that take it, the previous probability map. `load`
+    brings in what is new, `draw` is work of fixed shape on fixed buffers.
+
+    Args:
+        room: for so many clicks of a kind from the start. With more, `points` moves.
+
+    Attributes:
+        maps: [1, G, H, W] in the backend's memory.
+        points: float32 [2, N, 2] in the backend's memory, NaN where there is no click.
+    """
+
+    def __init__(
+        self,
+        spec: bundle.Guidance,
+        grid: tuple[int, int],
+        stride: int,
+        memory: Memory,
+        dtype: np.dtype,
+        *,
+        room: int = 0,
+    ) -> None:
+        self.maps: Array = memory.empty((1, spec.channels, *grid), np.dtype(dtype))
+        self._spec, self._memory = spec, memory
+        self._limit = spec.distance_limit_px / stride
+        self._sigma = spec.sigma_grid_px if spec.click_map == "gaussian" else None
+        self._make_room(room)
+
+    def load(self, points: Sequence[np.ndarray], previous: Array | None) -> None:
+        """Take over what differs from click to click.
+
+        Args:
+            points: positive and negative clicks, float32 [N, 2] (y, x) in grid pixels.
+            previous: probability map [H, W], or None for zeros; ignored by 4-channel models.
+        """
+        needed = max(map(len, points))
+        if needed > self._staged.shape[1]:
+            self._make_room(max(needed, 2 * self._staged.shape[1]))
+        self._staged.fill(np.nan)
+        for kind in (0, 1):
+            self._staged[kind, : len(points[kind])] = points[kind]
+        if self._spec.previous_mask:
+            if previous is None:
+                self._memory.fill(self.maps[0, 4], 0)
+            else:
+                self._memory.copy(previous, self.maps[0, 4])
+
+    def draw(self) -> None:
+        """Draw the clicks that were loaded."""
+        self._memory.transfer(self._staged, self.points)
+        ops.click_maps(
+            self.points,
+            self.maps[0, :4],
+            limit_px=self._limit,
+            sigma_px=self._sigma,
+            stream=self._memory.stream,
+        )
+
+    def update(self, points: Sequence[np.ndarray], previous: Array | None) -> None:
+        """Make the maps those of these clicks: `load` and `draw`."""
+        self.load(points, previous)
+        self.draw()
+
+    def _make_room(self, count: int) -> None:
+        self._staged = self._memory.staging((2, count, 2), np.dtype(np.float32))
+        self.points: Array = self._memory.empty((2, count, 2), np.dtype(np.float32))
