@@ -25,6 +25,9 @@ def test_gradients_are_those_of_torch(dilation, batch, channels, layout):
     arguments = (x, layer.weight, layer.bias)
     expected = F.conv2d(*arguments, padding=dilation, dilation=dilation)
     toward = torch.randn_like(found)
+    # optimisers, and averaging over processes, want the gradient's layout to be the weight's
+    (of_weight,) = torch.autograd.grad(layer(x), layer.weight, toward)
+    assert of_weight.stride() == layer.weight.stride()
     # float32 sums of at most 105 products of order one, in another order
     for mine, theirs in zip(
         torch.autograd.grad(found, arguments, toward),

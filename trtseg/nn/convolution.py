@@ -54,6 +54,8 @@ class _Convolve(torch.autograd.Function):
             )[0]  # fmt: skip
         if ctx.needs_input_grad[1]:
             of_weight = _weight_gradient(x, gradient, ctx.dilation)
+            if not weight.is_contiguous(memory_format=torch.channels_last):
+                of_weight = of_weight.contiguous()
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3))
         return of_x, of_weight, of_bias, None
