@@ -34,7 +34,7 @@ def write_random(name: str, path: str | os.PathLike[str], *, seed: int = 0) -> P
     network = LatentDiversity(CONFIGS[name]()).eval()
     with torch.no_grad():
         for parameter_name, parameter in network.named_parameters():
-            if parameter_name.endswith(".bias"):
+            if parameter_name.endswith("bias"):
                 # those of a new network are zero, and the exporter drops what adds nothing
                 parameter.normal_(std=0.1)
     names, files = pack(network, network_graphs(network))

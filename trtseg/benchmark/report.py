@@ -48,13 +48,13 @@ def table(result: Mapping[str, Any]) -> str:
             "",
             f"image {height}x{width}, working size {run['working_size'][0]}x"
             f"{run['working_size'][1]}, CUDA graphs {run['cuda_graphs']}",
-            f"{'':18}{'p50':>9}{'p95':>9}{'p99':>9}{'floor':>9}{'ratio':>8}   ms",
+            f"{'':18}{'p50':>10}{'p95':>10}{'p99':>10}{'floor':>10}{'ratio':>8}   ms",
         ]
         for name, spread in spreads(run):
             bound = run.get("floor_ms", {}).get(name)
-            tail = f"{bound:9.3f}{spread['p50'] / bound:8.1f}" if bound else ""
+            tail = f"{bound:10.3f}{spread['p50'] / bound:8.1f}" if bound else ""
             lines.append(
-                f"{name:18}{spread['p50']:9.3f}{spread['p95']:9.3f}{spread['p99']:9.3f}{tail}"
+                f"{name:18}{spread['p50']:10.3f}{spread['p95']:10.3f}{spread['p99']:10.3f}{tail}"
             )
         lines.append(
             f"cold: encode {run['first_encode_ms']:.1f} ms, click {run['first_click_ms']:.1f} ms"
