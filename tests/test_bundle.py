@@ -83,7 +83,7 @@ def test_fingerprint_follows_the_weights_and_not_the_provenance(
         ({"threshold": 10**400}, "threshold: expected 0.0 to 1.0"),
         ({"image__mean": [1, 2, 10**400]}, "image.mean: expected 3 numbers"),
         ({"image__mean": [1, 2, "3"]}, "image.mean: expected 3 numbers"),
-        ({"guidance__channels": 6}, "guidance.channels: expected 4 to 5"),
+        ({"guidance__channels": 6}, "guidance.previous_mask and region do not fit"),
         ({"guidance__previous_mask": False}, "does not fit 5 channels"),
         ({"guidance__click_map": "star"}, "unknown kind 'star'"),
         ({"guidance__sigma_grid_px": 0}, "sigma_grid_px"),

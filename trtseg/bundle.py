@@ -29,6 +29,7 @@ from trtseg.errors import BundleError
 FORMAT = 1
 MANIFEST = "manifest.json"
 LARGEST = 1e9  # of all numbers in a manifest
+MOST_MAPS = 8
 MODELS = Path(__file__).with_name("models")
 SELECT_INPUTS = ("guidance", "masks", "image", "features")
 # What a damaged or hostile archive can make the standard library raise.
@@ -42,21 +43,33 @@ class Guidance:
     """How clicks become channels; see `trtseg.runtime.guidance`.
 
     Attributes:
-        channels: 4 (S_p, S_n, T_p, T_n) or 5 (and the previous mask).
+        channels: 4 (S_p, S_n, T_p, T_n), and one each for the previous mask and the region.
         click_map: "point" or "gaussian", the shape of S; "none" where its weights are zero.
         sigma_grid_px: standard deviation of the gaussian, in base-grid pixels.
         distance_limit_px: distances are truncated at this, in working-size pixels.
+        previous_mask: whether channel 4 is the previous probability map.
+        region: whether the last channel is a box or a loop, see `trtseg.runtime.region`.
     """
 
     channels: int
     click_map: str
     sigma_grid_px: float
     distance_limit_px: float
+    previous_mask: bool
+    region: bool
 
-    @property
-    def previous_mask(self) -> bool:
-        """Whether the last channel is the previous probability map."""
-        return self.channels == 5
+
+@dataclass(frozen=True)
+class ImageMap:
+    """What the encoder hands to `segment` beside the base, as its input `map_0`, `map_1`, ...
+
+    Attributes:
+        channels: of the map.
+        stride: working pixels per cell.
+    """
+
+    channels: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class Manifest:
         base_stride: working pixels per base-grid pixel.
         channels: C, channels of the base.
         levels: number of encoder outputs `level_0 ...`; 0 for a model without an encoder.
+        maps: the encoder's outputs `map_0 ...`, which `segment` reads as they are.
         image_term: whether the base has an image term.
         candidates: M, number of masks that `segment` makes.
         threshold: probability from which a pixel belongs to the object.
@@ -89,6 +103,7 @@ class Manifest:
     base_stride: int
     channels: int
     levels: int
+    maps: tuple[ImageMap, ...]
     image_term: bool
     guidance: Guidance
     candidates: int
@@ -353,20 +368,27 @@ def _check_manifest(path: Path, raw: Mapping[str, Any], files: Mapping[str, byte
     sigma = _number(path, raw, "guidance.sigma_grid_px", 1e-3, kind=float) if (
         click_map == "gaussian"
     ) else 0.0
+    previous_mask = _expect(path, raw, "guidance.previous_mask", bool)
+    # bundles from before there were regions do not name them
+    region = "region" in raw["guidance"] and _expect(path, raw, "guidance.region", bool)
     guidance = Guidance(
-        channels=_number(path, raw, "guidance.channels", 4, 5),
+        channels=_number(path, raw, "guidance.channels", 4, 6),
         click_map=click_map,
         sigma_grid_px=sigma,
         distance_limit_px=_number(path, raw, "guidance.distance_limit_px", 1e-3, kind=float),
+        previous_mask=previous_mask,
+        region=region,
     )
-    if _expect(path, raw, "guidance.previous_mask", bool) != guidance.previous_mask:
+    if guidance.channels != 4 + previous_mask + region:
         raise BundleError(
-            f"{path}: {MANIFEST}: guidance.previous_mask does not fit {guidance.channels} channels"
+            f"{path}: {MANIFEST}: guidance.previous_mask and region do not fit "
+            f"{guidance.channels} channels"
         )
     graphs = _expect(path, raw, "graphs", dict)
     levels = _number(path, raw, "base.levels", 0)
     for role in ("encoder", "segment") if levels else ("segment",):
         _expect(path, raw, f"graphs.{role}", dict)
+    maps = _image_maps(path, raw, stride, multiple)
     select_inputs = tuple(_expect(path, raw, "select_inputs", list)) if "select" in graphs else ()
     unknown = [name for name in select_inputs if name not in SELECT_INPUTS]
     if unknown or ("select" in graphs and not select_inputs):
@@ -391,6 +413,7 @@ def _check_manifest(path: Path, raw: Mapping[str, Any], files: Mapping[str, byte
         base_stride=stride,
         channels=_number(path, raw, "base.channels", 1),
         levels=levels,
+        maps=maps,
         image_term=_expect(path, raw, "base.image_term", bool),
         guidance=guidance,
         candidates=candidates,
@@ -399,6 +422,30 @@ def _check_manifest(path: Path, raw: Mapping[str, Any], files: Mapping[str, byte
         graphs=graphs,
         raw=raw,
     )
+
+
+def _image_maps(
+    path: Path, raw: Mapping[str, Any], stride: int, multiple: int
+) -> tuple[ImageMap, ...]:
+    if "maps" not in raw:  # of models that have none
+        return ()
+    count = len(_expect(path, raw, "maps", list))
+    if count > MOST_MAPS:
+        raise BundleError(f"{path}: {MANIFEST}: maps: expected at most {MOST_MAPS}, got {count}")
+    named = {"maps": {str(index): entry for index, entry in enumerate(raw["maps"])}}
+    found = []
+    for index in range(count):
+        key = f"maps.{index}"
+        one = ImageMap(
+            _number(path, named, f"{key}.channels", 1), _number(path, named, f"{key}.stride", 1)
+        )
+        if one.stride % stride or multiple % one.stride:
+            raise BundleError(
+                f"{path}: {MANIFEST}: {key}.stride: expected a multiple of {stride} that divides "
+                f"{multiple}, got {one.stride}"
+            )
+        found.append(one)
+    return tuple(found)
 
 
 def _read_parameters(
@@ -435,8 +482,8 @@ def _read_parameters(
 def _fingerprint(raw: Mapping[str, Any]) -> str:
     """Over what decides the masks: provenance such as `accuracy` may be edited freely."""
     decisive = (
-        "format", "kind", "working_size", "image", "base", "guidance", "candidates", "threshold",
+        "format", "kind", "working_size", "image", "base", "maps", "guidance", "candidates", "threshold",
         "select_inputs", "graphs", "parameters", "files",
     )  # fmt: skip
-    text = json.dumps({key: raw.get(key) for key in decisive}, sort_keys=True)
+    text = json.dumps({key: raw[key] for key in decisive if key in raw}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -82,7 +82,8 @@ def test_resumed_equals_uninterrupted(config, tmp_path, stop, changes):
             part.run()
     rest = trainer(config, tmp_path / "parts")
     rest.resume()
-    assert (rest.stage.name, rest.step) == (("segment", stop) if stop <= 4 else ("select", stop - 4))
+    expected = ("segment", stop) if stop <= 4 else ("select", stop - 4)
+    assert (rest.stage.name, rest.step) == expected
     assert rest.run()
     whole, state = read_checkpoint(tmp_path / "whole" / "last")
     parts, other = read_checkpoint(tmp_path / "parts" / "last")

@@ -156,7 +156,7 @@ class ClickAdapter:
         if not self._adapts or observation.previous is None:
             return weights
         learner = self.learner
-        count = len(observation.positive) + len(observation.negative)
+        count = len(observation.prompts.positive) + len(observation.prompts.negative)
         shown = shown_clicks(observation, learner.config.image.guidance,
                              [learner.config.seed, count])
         return learn(
@@ -187,7 +187,7 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
         guidance: "all", "subset" or "earlier".
         seed: of the random subset.
     """
-    positive, negative = observation.positive, observation.negative
+    positive, negative = observation.prompts.positive, observation.prompts.negative
     if guidance == "earlier":
         if observation.newest_positive:
             positive = positive[:-1]
@@ -200,4 +200,5 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
         positive = positive[np.sort(rng.permutation(len(positive))[:count])]
         count = int(rng.integers(0, len(negative) + 1))
         negative = negative[np.sort(rng.permutation(len(negative))[:count])]
-    return replace(observation, positive=positive, negative=negative)
+    prompts = replace(observation.prompts, positive=positive, negative=negative)
+    return replace(observation, prompts=prompts)

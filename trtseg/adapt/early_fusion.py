@@ -136,7 +136,7 @@ class _Decoder(torch.nn.Module):
 def _rows(clicks: tuple[Click, ...], region: Region, size: tuple[int, int]) -> np.ndarray:
     """float32 [N, 3], rows (y, x, label) in pixels of a working image, in the clicks' order."""
     rows = [
-        [*grid_points((click,), region, size, positive=click.positive)[0], float(click.positive)]
+        [*grid_points([(click.x, click.y)], region, size)[0], float(click.positive)]
         for click in clicks
     ]
     return np.array(rows, np.float32).reshape(-1, 3)

@@ -68,7 +68,8 @@ class TorchRoute:
         outputs = self._like.outputs
 
         def run(given: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            return self._model.run(given["x"], weights.values)[: len(outputs)]
+            values = [given[spec.name] for spec in self._like.inputs]
+            return self._model.run(values, weights.values)[: len(outputs)]
 
         return TorchEngine("segment (torch, adapted)", run, self._like.inputs, outputs,
                            self._model.device, torch.channels_last)

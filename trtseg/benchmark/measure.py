@@ -15,10 +15,11 @@ from trtseg.runtime.image import as_picture
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.pipeline.buffers import ClickBuffers, EncodeBuffers
 from trtseg.runtime.pipeline.recording import Recorded
+from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
 from trtseg.runtime.session.compose import compose
-from trtseg.types import Click, grid_points
+from trtseg.types import Click
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,7 @@ def time_stages(
 
     def guide(shift: float) -> None:
         moved = [Click(each.x + shift, each.y, each.positive) for each in clicks]
-        points = [grid_points(moved, region, grid, positive=kind) for kind in (True, False)]
-        click.load(encoded, points, None)
+        click.load(encoded, on_grid(moved, region, grid), None)
         click.draw()
 
     def download() -> int:

@@ -238,13 +238,17 @@ def _networks(
     """(stage, role, engine, input shapes) of those that the model has."""
     pipeline, engines = segmenter.pipeline, segmenter.engines
     working = pipeline.working_size(*size)
-    for stage, role in (("encoder", "encoder"), ("f", "segment"), ("g", "select")):
-        engine: Engine | None = getattr(engines, role)
-        if engine is not None:
-            sides = working if role == "encoder" else pipeline.grid(working)
-            yield stage, role, engine, {
-                spec.name: (1, spec.shape[1] or 1, *sides) for spec in engine.inputs
-            }
+    if engines.encoder is not None:
+        yield "encoder", "encoder", engines.encoder, {"image": (1, 3, *working)}
+    segment_shapes = pipeline.stages.segment_shapes(working)
+    yield "f", "segment", engines.segment, segment_shapes
+    if engines.select is not None:
+        made = engines.segment.output_shapes(segment_shapes)
+        grid = pipeline.grid(working)
+        yield "g", "select", engines.select, {
+            spec.name: made.get(spec.name, (1, spec.shape[1] or 1, *grid))
+            for spec in engines.select.inputs
+        }
 
 
 def _work(segmenter: Segmenter, size: tuple[int, int]) -> dict[str, Work]:

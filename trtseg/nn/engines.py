@@ -72,7 +72,7 @@ def load(
         "guidance": config.guidance_channels,
         "masks": config.candidates,
         "image": 3,
-        "features": config.width,
+        "features": config.feature_width,
     }
 
     def spec(name: str, count: int) -> TensorSpec:
@@ -83,21 +83,25 @@ def load(
     ) -> TorchEngine:
         return TorchEngine(f"{role} (torch)", run, inputs, outputs, place, layout)
 
+    maps = [spec(f"map_{index}", width) for index, width in enumerate(config.map_widths)]
     encoder = select = None
     if network.encoder is not None:
-        levels = [spec(f"level_{i}", config.width) for i in range(len(network.encoder.projections))]
+        levels = [spec(f"level_{i}", config.width) for i in range(network.encoder.levels)] + maps
         body = network.encoder
         encoder = engine(
             "encoder", lambda given: tuple(body(given["image"])), [spec("image", 3)], levels
         )
 
     def run_segment(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        masks, hidden = network.segment(given["x"])
+        masks, hidden = network.segment(given["x"], *(given[each.name] for each in maps))
         return (masks, hidden) if features else (masks,)
 
     names = ("masks", "features") if features else ("masks",)
     segment = engine(
-        "segment", run_segment, [spec("x", config.width)], [spec(n, channels[n]) for n in names]
+        "segment",
+        run_segment,
+        [spec("x", config.width), *maps],
+        [spec(n, channels[n]) for n in names],
     )
     if selects:
         chooser = network.select

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trtseg.nn import ops
+from trtseg.nn.jaccard import jaccard
 
 VOID = 255
 # below this a probability's logarithm is cut, as torch's binary_cross_entropy does at -100
@@ -43,9 +43,9 @@ def mask_losses(
         positive, negative = (
             torch.from_numpy(cells[rows[:, 2] == label]).to(masks.device) for label in (1, 0)
         )
-        results.append(ops.jaccard(one, truth, positive, negative))
-    jaccard, penalty = zip(*results, strict=True)
-    return torch.stack(jaccard), torch.stack(penalty)
+        results.append(jaccard(one, truth, positive, negative))
+    losses, penalties = zip(*results, strict=True)
+    return torch.stack(losses), torch.stack(penalties)
 
 
 def click_cells(clicks: np.ndarray, stride: float, size: tuple[int, int]) -> np.ndarray:

@@ -59,6 +59,11 @@ class Encoder(nn.Module):
             projections.append(layer)
         self.projections = nn.ModuleList(projections)
 
+    @property
+    def levels(self) -> int:
+        """Outputs that are summed to the base."""
+        return len(self.projections)
+
     def forward(self, image: Tensor) -> list[Tensor]:
         return [
             projection(tap)
@@ -79,6 +84,11 @@ class PyramidEncoder(nn.Module):
         self.neck = Neck(
             self.backbone.tap_channels, config.neck_widths, (config.width, *config.map_widths)
         )
+
+    @property
+    def levels(self) -> int:
+        """Outputs that are summed to the base; the others are maps that f reads as they are."""
+        return 1
 
     def forward(self, image: Tensor) -> list[Tensor]:
         return self.neck(self.backbone(image))

@@ -8,6 +8,7 @@ whole image at the coarsest, and ends on the finest grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class Neck(nn.Module):
         )
         self.descend = nn.ModuleList(
             _convolution(coarse, fine, 1)
-            for fine, coarse in zip(widths[:-1], widths[1:], strict=True)
+            for fine, coarse in pairwise(widths)
         )
         self.layers = nn.ModuleList(
             # coarse layers cost little and see far
@@ -118,7 +119,7 @@ class PyramidNetwork(nn.Module):
 
     def __init__(self, widths: Sequence[int], dilations: Sequence[int], candidates: int) -> None:
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(_convolution(fine, coarse, 3, 2) for fine, coarse in pairs)
         self.descent = nn.ModuleList(
             ContextLayers(width, width, (1,), residual=True) for width in widths[1:-1]
@@ -137,11 +138,30 @@ class PyramidNetwork(nn.Module):
         Returns:
             masks [B, M, H, W] in (0, 1), and what g reads, [B, widths[2], H / 4, W / 4].
         """
-        logits, features = self._ascend(self.prefix(x, *maps))
+        logits, features = self._ascend(self._descend(x, *maps))
         return torch.sigmoid(logits.float()), features
 
-    def prefix(self, x: Tensor, *maps: Tensor) -> list[Tensor]:
-        """The way down: what the way up reads, finest first."""
+    def prefix(self, x: Tensor, *maps: Tensor, layers: int) -> tuple[Tensor, ...]:
+        """The way down, which does not adapt: what the way up reads, finest first."""
+        del layers
+        return tuple(self._descend(x, *maps))
+
+    def logits(self, features: Sequence[Tensor], layers: int) -> Tensor:
+        """Logits [B, M, H, W] of what `prefix` gave."""
+        del layers
+        return self._ascend(features)[0]
+
+    def in_tail(self, name: str, layers: int) -> bool:
+        """Whether `logits` uses the parameter of this name."""
+        del layers
+        return name.startswith(("up.", "ascent.", "head."))
+
+    @property
+    def depth(self) -> int:
+        """The way up adapts as one layer."""
+        return 1
+
+    def _descend(self, x: Tensor, *maps: Tensor) -> list[Tensor]:
         levels = [x]
         for level, image in enumerate(maps):
             x = F.leaky_relu(self.down[level](x) + image, SLOPE)
@@ -152,10 +172,6 @@ class PyramidNetwork(nn.Module):
         x = self.context(self.bottom.span(x, 0, last))
         levels[-1] = self.bottom.span(x, last, last + 1)
         return levels
-
-    def logits(self, levels: Sequence[Tensor]) -> Tensor:
-        """Logits [B, M, H, W] of what `prefix` gave."""
-        return self._ascend(levels)[0]
 
     def _ascend(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         x = features = levels[-1]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from trtseg.ops import distance_transform
+
 # shares of corrections that are not near the centre of the deepest error
 ANYWHERE = 0.2
 OTHER_ERROR = 0.1
@@ -47,8 +49,7 @@ class ClickConfig:
 
 def interior_distance(mask: np.ndarray) -> np.ndarray:
     """Distance of every True pixel to the nearest False one or to the image's border."""
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    return distance_transform(np.pad(~mask, 1, constant_values=True))[1:-1, 1:-1]
 
 
 def central_pixel(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
@@ -126,7 +127,7 @@ def initial_clicks(
     allowed = depth > min(margin, depth.max() / 2)
     positives = _spread(allowed, int(rng.integers(1, config.max_positive + 1)), step, rng)
     outside = target == 0
-    away = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 3)
+    away = distance_transform(inside)
     strategy = rng.integers(3)
     count = int(rng.integers(0, config.max_negative + 1))
     if strategy == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -171,7 +172,7 @@ def stroke(inside: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         ends = [central_pixel(inside, rng) for _ in range(int(rng.integers(2, 4)))]
         knots = np.array([end for end in ends if end is not None], float)
         pieces = []
-        for first, second in zip(knots[:-1], knots[1:], strict=True):
+        for first, second in pairwise(knots):
             count = max(2, int(np.abs(second - first).max() / STROKE_STEP))
             pieces.append(np.linspace(first, second, count))
         points = np.concatenate([*pieces, knots[-1:]]).round().astype(int)

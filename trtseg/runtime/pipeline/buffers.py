@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -26,6 +26,7 @@ from trtseg.runtime.engine import (
 from trtseg.runtime.image import Picture, prepare
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
 from trtseg.runtime.pipeline.recording import Recorded
+from trtseg.runtime.prompts import GridPrompts
 from trtseg.types import Region
 
 SLOPE = 0.2  # of the leaky ReLU that follows the first layer
@@ -52,6 +53,18 @@ class Model:
         """The base grid of a working size."""
         return size[0] // self.manifest.base_stride, size[1] // self.manifest.base_stride
 
+    def map_shapes(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        """The image maps that `segment` reads, by name, at a working size."""
+        return {
+            f"map_{index}": (1, one.channels, size[0] // one.stride, size[1] // one.stride)
+            for index, one in enumerate(self.manifest.maps)
+        }
+
+    def segment_shapes(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        """All that `segment` reads, by name, at a working size."""
+        x = (1, self.manifest.channels, *self.grid(size))
+        return {"x": x, **self.map_shapes(size)}
+
 
 class EncodeBuffers:
     """All that encoding reads and writes at one working size, and its stages: `prepare`, `encode`,
@@ -59,7 +72,8 @@ class EncodeBuffers:
 
     Attributes:
         image: [1, 3, H, W], the encoder's input.
-        levels: its outputs, [C, h, w] each.
+        levels: its outputs that make the base, [C, h, w] each.
+        maps: its other outputs, [1, C, h, w] each.
     """
 
     def __init__(self, model: Model, memory: Memory, size: tuple[int, int]) -> None:
@@ -78,10 +92,12 @@ class EncodeBuffers:
             nothing = memory.empty((manifest.channels, 1, 1), dtype)
             memory.fill(nothing, 0)
             self.levels: list[Array] = [nothing]
+            self.maps: list[Array] = []
             return
         shapes = engine.output_shapes({"image": self._staged.shape})
         outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in engine.outputs}
         self.levels = [outputs[f"level_{i}"][0] for i in range(manifest.levels)]
+        self.maps = [outputs[name] for name in model.map_shapes(size)]
         self._network = engine.bind({"image": self.image, **outputs}, memory.stream)
 
     def prepare(self, picture: Picture, region: Region) -> None:
@@ -152,7 +168,11 @@ class ClickBuffers:
         grid = model.grid(size)
         dtype = segment.inputs[0].dtype
         self.x: Array = memory.empty((1, manifest.channels, *grid), dtype)
-        shapes = segment.output_shapes({"x": self.x.shape})
+        # engines are bound to these, so that each image's maps are copied here
+        self.maps: dict[str, Array] = {
+            name: memory.empty(shape, dtype) for name, shape in model.map_shapes(size).items()
+        }
+        shapes = segment.output_shapes(model.segment_shapes(size))
         self.outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in segment.outputs}
         self.guidance = GuidanceMaps(
             manifest.guidance, grid, manifest.base_stride, memory, dtype,
@@ -193,7 +213,8 @@ class ClickBuffers:
         """The binding of an engine for `segment`: the usual one, or one with adapted weights."""
         binding = self._segments.get(engine)
         if binding is None:
-            binding = engine.bind({"x": self.x, **self.outputs}, self._memory.stream)
+            buffers = {"x": self.x, **self.maps, **self.outputs}
+            binding = engine.bind(buffers, self._memory.stream)
             self._segments[engine] = binding
             if len(self._segments) > BOUND_SEGMENTS:
                 _, old = self._segments.popitem(last=False)
@@ -202,24 +223,26 @@ class ClickBuffers:
         return binding
 
     def load(
-        self, encoded: EncodedImage, points: Sequence[np.ndarray], previous: Array | None
+        self, encoded: EncodedImage, prompts: GridPrompts, previous: Array | None
     ) -> None:
         """Take over what differs from click to click, see `GuidanceMaps.load`."""
         if self._loaded is None or self._loaded() is not encoded:
             self._loaded = None
-            if self._recorder is None:
-                self.base = encoded.base
-            else:
+            if self._recorder is not None:
                 self._memory.copy(encoded.base, self.base)
+            for source, array in zip(encoded.maps, self.maps.values(), strict=True):
+                self._memory.copy(source, array)
             if self._image is not None:
                 self._memory.copy(encoded.grid_image, self._image)
             self._loaded = weakref.ref(encoded)
-        self.guidance.load(points, previous)
+        if self._recorder is None:
+            self.base = encoded.base
+        self.guidance.load(prompts, previous)
 
     def unload(self) -> None:
         """Keep no image's encoding alive."""
         if self._recorder is None:
-            self.base = self._loaded = None
+            self.base = None
 
     def draw(self) -> None:
         """Guidance maps, and the input of `segment`."""

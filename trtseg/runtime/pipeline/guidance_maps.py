@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from trtseg import bundle, ops
 from trtseg.runtime.engine import Array, Memory
+from trtseg.runtime.prompts import GridPrompts
 
 
 class GuidanceMaps:
     """The guidance channels of one workspace.
 
     Channels: click maps S_p, S_n, distance maps T_p, T_n (LD eq. 1, divided by their limit; 1
-    where there is no click), then, for models that take it, the previous probability map. `load`
-    brings in what is new, `draw` is work of fixed shape on fixed buffers.
+    where there is no click), then, for models that take them, the previous probability map and
+    the region (see `trtseg.runtime.region`). `load` brings in what is new, `draw` is work of fixed
+    shape on fixed buffers.
 
     Args:
         room: for so many clicks of a kind from the start. With more, `points` moves.
@@ -41,13 +41,14 @@ class GuidanceMaps:
         self._sigma = spec.sigma_grid_px if spec.click_map == "gaussian" else None
         self._make_room(room)
 
-    def load(self, points: Sequence[np.ndarray], previous: Array | None) -> None:
+    def load(self, prompts: GridPrompts, previous: Array | None) -> None:
         """Take over what differs from click to click.
 
         Args:
-            points: positive and negative clicks, float32 [N, 2] (y, x) in grid pixels.
-            previous: probability map [H, W], or None for zeros; ignored by 4-channel models.
+            prompts: on this grid.
+            previous: probability map [H, W], or None for zeros; ignored by models without it.
         """
+        points = prompts.positive, prompts.negative
         needed = max(map(len, points))
         if needed > self._staged.shape[1]:
             self._make_room(max(needed, 2 * self._staged.shape[1]))
@@ -59,6 +60,11 @@ class GuidanceMaps:
                 self._memory.fill(self.maps[0, 4], 0)
             else:
                 self._memory.copy(previous, self.maps[0, 4])
+        if self._spec.region:
+            if prompts.region is None:
+                self._memory.fill(self.maps[0, -1], 0)
+            else:
+                self._memory.copy(prompts.region, self.maps[0, -1])
 
     def draw(self) -> None:
         """Draw the clicks that were loaded."""
@@ -71,9 +77,9 @@ class GuidanceMaps:
             stream=self._memory.stream,
         )
 
-    def update(self, points: Sequence[np.ndarray], previous: Array | None) -> None:
-        """Make the maps those of these clicks: `load` and `draw`."""
-        self.load(points, previous)
+    def update(self, prompts: GridPrompts, previous: Array | None) -> None:
+        """Make the maps those of these prompts: `load` and `draw`."""
+        self.load(prompts, previous)
         self.draw()
 
     def _make_room(self, count: int) -> None:

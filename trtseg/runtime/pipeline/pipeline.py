@@ -17,7 +17,8 @@ from trtseg.runtime.engine import Array, Engine, Engines, on_host
 from trtseg.runtime.image import Picture, working_size
 from trtseg.runtime.pipeline.buffers import Model
 from trtseg.runtime.pipeline.lanes import Lanes
-from trtseg.types import Click, Region, grid_points
+from trtseg.runtime.prompts import on_grid
+from trtseg.types import Prompt, Region
 
 _T = TypeVar("_T")
 
@@ -57,9 +58,10 @@ class Pipeline:
     def _check_names(self) -> None:
         manifest, engines = self.manifest, self.engines
         levels = {f"level_{i}" for i in range(manifest.levels)}
+        maps = {f"map_{i}" for i in range(len(manifest.maps))}
         wanted: list[tuple[str, Engine | None, set[str], set[str]]] = [
-            ("encoder", engines.encoder, {"image"}, levels),
-            ("segment", engines.segment, {"x"}, {"masks"}),
+            ("encoder", engines.encoder, {"image"}, levels | maps),
+            ("segment", engines.segment, {"x"} | maps, {"masks"}),
             ("select", engines.select, set(manifest.select_inputs), {"scores"}),
         ]
         for role, engine, inputs, outputs in wanted:
@@ -130,10 +132,13 @@ class Pipeline:
             buffers.prepare(picture, region)
             buffers.encode()
             buffers.hypercolumn(base)
+            maps = tuple(memory.empty(one.shape, base.dtype) for one in buffers.maps)
+            for source, array in zip(buffers.maps, maps, strict=True):
+                memory.copy(source, array)
             if "image" in manifest.select_inputs:
                 grid_image = buffers.cell_means()
             memory.synchronize()
-        for array in (base, grid_image):
+        for array in (base, grid_image, *maps):
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
         return EncodedImage(
@@ -145,6 +150,7 @@ class Pipeline:
             grid_image=grid_image,
             source=picture,
             encode_ms=(perf_counter() - start) * 1e3,
+            maps=maps,
         )
 
     def adopt(self, encoded: EncodedImage) -> EncodedImage:
@@ -152,25 +158,31 @@ class Pipeline:
 
         It may come from a file, or from another backend that runs the same model.
         """
+        dtype = self.engines.segment.inputs[0].dtype
+        base, *maps = (self._own(one, dtype) for one in (encoded.base, *encoded.maps))
+        image = encoded.grid_image
+        if image is not None:
+            image = self._own(image, np.dtype(np.float32))
+        same = base is encoded.base and image is encoded.grid_image
+        if same and all(a is b for a, b in zip(maps, encoded.maps, strict=True)):
+            return encoded
+        return replace(encoded, base=base, maps=tuple(maps), grid_image=image)
+
+    def _own(self, values: Array, dtype: np.dtype) -> Array:
+        """An array in this pipeline's memory and of this dtype; the very same where it is one."""
         memory = self.engines.memory
-        dtypes = {"base": self.engines.segment.inputs[0].dtype, "grid_image": np.dtype(np.float32)}
-        moved = {}
-        for name, dtype in dtypes.items():
-            values = getattr(encoded, name)
-            kind = type(memory.empty((1,), dtype))
-            if values is None or (type(values) is kind and values.dtype == dtype):
-                continue
-            array = memory.empty(values.shape, dtype)
-            memory.copy(on_host(values), array)
-            if isinstance(array, np.ndarray):
-                array.flags.writeable = False
-            moved[name] = array
-        return replace(encoded, **moved) if moved else encoded
+        if type(values) is type(memory.empty((1,), dtype)) and values.dtype == dtype:
+            return values
+        array = memory.empty(values.shape, dtype)
+        memory.copy(on_host(values), array)
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+        return array
 
     def click(
         self,
         encoded: EncodedImage,
-        clicks: Sequence[Click],
+        prompts: Sequence[Prompt],
         previous: Array | None,
         segment: Engine | None = None,
         *,
@@ -182,8 +194,8 @@ class Pipeline:
 
         Args:
             encoded: what `encode` gave.
-            clicks: all clicks of the object, in image pixels.
-            previous: the probability map [H, W] before the newest click, None at the first.
+            prompts: all prompts of the object, in image pixels.
+            previous: the probability map [H, W] before the newest prompt, None at the first.
             segment: an engine to use in place of the model's own, for adapted weights.
             compose: make the leading candidate's mask, of the region's size in the image, where
                 clicks are recorded: it then costs the host no wait for the scores.
@@ -192,13 +204,13 @@ class Pipeline:
             EngineError: a network failed; `OutOfMemory` where there is no room.
         """
         return self._with_room(
-            lambda: self._click(encoded, clicks, previous, segment, compose)
+            lambda: self._click(encoded, prompts, previous, segment, compose)
         )
 
     def _click(
         self,
         encoded: EncodedImage,
-        clicks: Sequence[Click],
+        prompts: Sequence[Prompt],
         previous: Array | None,
         segment: Engine | None,
         compose: bool,
@@ -208,12 +220,8 @@ class Pipeline:
         if compose and self.engines.recorder is not None:
             mask_size = region[2] - region[0], region[3] - region[1]
         with self.lanes.clicks(encoded.working_size) as (memory, buffers):
-            grid = self.grid(encoded.working_size)
-            points = (
-                grid_points(clicks, region, grid, positive=True),
-                grid_points(clicks, region, grid, positive=False),
-            )
-            buffers.load(encoded, points, previous)
+            drawn = on_grid(prompts, region, self.grid(encoded.working_size))
+            buffers.load(encoded, drawn, previous)
             run = buffers.run(segment or self.engines.segment, mask_size)
             times += run.marks or [perf_counter()]
             masks = buffers.outputs["masks"]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.session.focus import resample
-from trtseg.types import Click, Region, grid_points
+from trtseg.types import Prompt, Region
 
 EVIDENCE = 0.1  # of the grid's longer side: how far around a new click agreement is not asked for
 
@@ -28,7 +29,7 @@ class Preference:
     clicks: int
 
     def choose(
-        self, candidates: np.ndarray, region: Region, clicks: Sequence[Click], threshold: float
+        self, candidates: np.ndarray, region: Region, clicks: Sequence[Prompt], threshold: float
     ) -> int:
         """The candidate that keeps to the selected one as far as the clicks agree.
 
@@ -46,17 +47,17 @@ class Preference:
         """
         grid = candidates.shape[1:]
         violations = np.zeros(len(candidates), int)
-        for positive in (True, False):
-            cells = np.floor(grid_points(clicks, region, grid, positive=positive) + 0.5)
+        drawn = on_grid(clicks, region, grid)
+        for positive, points in ((True, drawn.positive), (False, drawn.negative)):
+            cells = np.floor(points + 0.5)
             rows, columns = np.clip(cells, 0, np.array(grid) - 1).astype(int).T
             violations += ((candidates[:, rows, columns] >= threshold) != positive).sum(1)
         agree = np.ones(grid, bool)
         radius = EVIDENCE * max(grid)
         y, x = np.ogrid[: grid[0], : grid[1]]
-        newer = clicks[self.clicks :]
-        for positive in (True, False):
-            for cy, cx in grid_points(newer, region, grid, positive=positive):
-                agree &= (y - cy) ** 2 + (x - cx) ** 2 > radius**2
+        newer = on_grid(clicks[self.clicks :], region, grid)
+        for cy, cx in np.concatenate([newer.positive, newer.negative]):
+            agree &= (y - cy) ** 2 + (x - cx) ** 2 > radius**2
         wanted = resample(self.probability, self.region, region)[agree]
         overlaps = []
         for values in candidates[:, agree].astype(np.float32):

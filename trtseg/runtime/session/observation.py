@@ -10,7 +10,8 @@ import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Engine
-from trtseg.types import Click, grid_points
+from trtseg.runtime.prompts import GridPrompts, on_grid
+from trtseg.types import Prompt
 
 Weights = Any  # opaque to the runtime, immutable; one per click is kept for undo
 
@@ -21,35 +22,32 @@ class Observation:
 
     Attributes:
         encoded: the encoding the click works on.
-        positive, negative: all clicks so far, the newest last of its kind; float32 [N, 2] (y, x)
-            in base-grid pixels.
+        prompts: all prompts so far on the base grid, the newest last of its kind.
         previous: the probability map [H, W] on the base grid before this click; None at the first.
-        newest_positive: whether the newest of the clicks is a positive one.
+        newest_positive: whether the newest prompt shows the object, not background.
         selected: index of the candidate that was shown before this click; -1 at the first.
     """
 
     encoded: EncodedImage
-    positive: np.ndarray
-    negative: np.ndarray
+    prompts: GridPrompts
     previous: np.ndarray | None
     newest_positive: bool = True
     selected: int = -1
 
 
 def observe(
-    encoded: EncodedImage, clicks: Sequence[Click], previous: np.ndarray | None, selected: int
+    encoded: EncodedImage, prompts: Sequence[Prompt], previous: np.ndarray | None, selected: int
 ) -> Observation:
-    """What is known of all clicks so far on an encoding, the newest last; see `Observation`.
+    """What is known of all prompts so far on an encoding, the newest last; see `Observation`.
 
     Args:
         previous: [H, W] on the host, of any float dtype.
     """
     return Observation(
         encoded,
-        grid_points(clicks, encoded.region, encoded.grid, positive=True),
-        grid_points(clicks, encoded.region, encoded.grid, positive=False),
+        on_grid(prompts, encoded.region, encoded.grid),
         None if previous is None else np.asarray(previous, np.float32),
-        not clicks or clicks[-1].positive,
+        not prompts or getattr(prompts[-1], "positive", True),
         selected,
     )
 

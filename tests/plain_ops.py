@@ -1,8 +1,8 @@
-"""The operations of `trtseg.nn.ops` as compositions of torch's own functions.
+"""The operations of `trtseg.ops` as compositions of torch's own functions.
 
 They say in torch's words what the native kernels compute, run on any device and dtype (float64
 included), and take their gradients from autograd: the reference for the kernels' gradients, and the
-competitor in the benchmark. Signatures are those of `trtseg.nn.ops` without `out` and `stream`.
+competitor in the benchmark. Signatures are those of `trtseg.ops` without `out` and `stream`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ import torch.nn.functional as F
 IGNORE = 255
 
 
-def distance_map(
-    points: torch.Tensor,
-    size: tuple[int, int],
-    *,
-    limit_px: float,
-    into: torch.Tensor | None = None,
+def click_maps(
+    points: torch.Tensor, size: tuple[int, int], *, limit_px: float, sigma_px: float
 ) -> torch.Tensor:
-    height, width = size
-    rows = torch.arange(height, dtype=points.dtype, device=points.device)
-    columns = torch.arange(width, dtype=points.dtype, device=points.device)
-    best = torch.full(size, float(limit_px), dtype=points.dtype, device=points.device)
-    for y, x in points:
-        squared = (rows - y).square()[:, None] + (columns - x).square()[None, :]
-        best = torch.minimum(best, squared.sqrt())
-    return best if into is None else torch.minimum(best.to(into.dtype), into)
+    rows, columns = (torch.arange(side, dtype=points.dtype) for side in size)
+    maps = []
+    for kind in points:
+        best = torch.full(size, float(limit_px), dtype=points.dtype)
+        for y, x in kind:
+            squared = (rows - y).square()[:, None] + (columns - x).square()[None, :]
+            best = torch.minimum(best, squared.sqrt())
+        maps.append(best)
+    bumps = [(best.square() / (-2 * sigma_px**2)).exp() for best in maps]
+    return torch.stack([*bumps, *(best / limit_px for best in maps)])
 
 
 def distance_transform(mask: torch.Tensor, *, limit_px: float = torch.inf) -> torch.Tensor:
@@ -70,10 +68,8 @@ def add_guidance(
     weight: torch.Tensor,
     *,
     slope: float = 0.2,
-    channels_last: bool = False,
 ) -> torch.Tensor:
-    guided = F.leaky_relu(base + torch.einsum("cg,ghw->chw", weight, guidance), slope)
-    return guided.permute(1, 2, 0).contiguous() if channels_last else guided
+    return F.leaky_relu(base + torch.einsum("cg,ghw->chw", weight, guidance), slope)
 
 
 def jaccard(
