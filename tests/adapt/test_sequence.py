@@ -68,8 +68,9 @@ def test_a_replay_shows_the_first_click_and_a_later_one(segmenter, importance, p
         moments = session.observations()
     assert sequence.report.steps == len(seen) == 2
     first, later = seen
-    assert (len(first.positive), len(first.negative), first.previous) == (1, 0, None)
-    assert len(later.positive) + len(later.negative) > 1
+    shown = first.prompts
+    assert (len(shown.positive), len(shown.negative), first.previous) == (1, 0, None)
+    assert len(later.prompts.positive) + len(later.prompts.negative) > 1
     assert later.previous is not None
     head = "segment.head.bias"
     moved = sequence.weights.values[head] != learner.initial.values[head]
@@ -86,7 +87,7 @@ def test_a_mask_that_was_set_begins_the_replay_anew(learner, photo):
         assert session.observations() == ()
         session.add_click(*CLICKS[0])
         (only,) = session.observations()
-        assert len(only.positive) == 1
+        assert len(only.prompts.positive) == 1
         assert float(only.previous.min()) == 1
 
 
