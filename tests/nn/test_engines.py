@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from networks import grid_config  # noqa: E402
 from tensorrt_fixture import fake_cupy  # noqa: E402
 
 from trtseg import bundle as bundles  # noqa: E402
@@ -17,7 +17,7 @@ from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
 from trtseg.export.bundle import PARAMETERS, _parameters, manifest_of  # noqa: E402
 from trtseg.nn import engines  # noqa: E402
-from trtseg.nn.config import NetworkConfig  # noqa: E402
+from trtseg.nn.config import lite_config  # noqa: E402
 from trtseg.nn.network import LatentDiversity  # noqa: E402
 from trtseg.nn.predictor import Predictor  # noqa: E402
 from trtseg.runtime.engine import TensorSpec  # noqa: E402
@@ -25,20 +25,15 @@ from trtseg.runtime.segmenter import Segmenter  # noqa: E402
 from trtseg.runtime.tensorrt.device_memory import CudaMemory  # noqa: E402
 
 SIZE = (64, 96)
-CAN: dict[str, Any] = {
-    "encoder": "mobilenet_v2", "base_stride": 4, "image_term": False, "previous_mask": True,
-    "dilations": (1, 2, 1), "select_inputs": ("guidance", "masks", "features"),
-    "select_width": 16, "select_dilations": (1, 2), "select_stride": 2,
-    "select_pooling": "disagreement", "select_by": "overlap", "working_long_side_px": 96,
-}  # fmt: skip
+SMALL = {"working_long_side_px": 96}
 CONFIGS = {
-    "lite": NetworkConfig(**CAN),
-    "rank": NetworkConfig(**{**CAN, "select": "rank"}),
-    "image": NetworkConfig(
-        **{**CAN, "base_stride": 1, "image_term": True,
-           "select_inputs": ("image", "guidance", "masks")}
+    "lite": lite_config(**SMALL),
+    "rank": grid_config(select="rank", **SMALL),
+    "grid": grid_config(**SMALL),
+    "image": grid_config(
+        base_stride=1, image_term=True, select_inputs=("image", "guidance", "masks"), **SMALL
     ),
-}  # fmt: skip
+}
 
 
 def made(name: str, folder: Path) -> tuple[LatentDiversity, Segmenter]:
