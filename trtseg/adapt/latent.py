@@ -136,18 +136,15 @@ class AdaptableSegment:
         """What the adapted layers read, [1, C, H, W] each; no adapted weight changes it."""
         encoded = observation.encoded
         with torch.no_grad(), self._autocast():
-            x = self._tensor(encoded.base)[None]
+            x, *maps = (self._tensor(one) for one in (encoded.base[None], *encoded.maps))
             x = F.leaky_relu(x + F.conv2d(self.guidance(observation), self._guidance_weight), SLOPE)
-            given = [
-                one.contiguous(memory_format=torch.channels_last)
-                for one in (x, *map(self._tensor, encoded.maps))
-            ]
-            return self.segment.prefix(*given, layers=self._tail.layers)
+            x = x.contiguous(memory_format=torch.channels_last)
+            return self.segment.prefix(x, *maps, layers=self._tail.layers)
 
     def _tensor(self, array: Array) -> Tensor:
-        # a copy: the encoding's arrays are read-only, which torch would warn of
-        values = np.asarray(self._memory.host(array), np.float32)
-        return torch.tensor(values, device=self.device)
+        # the encoding's arrays are read-only, which torch would warn of
+        values = torch.tensor(np.asarray(self._memory.host(array), np.float32), device=self.device)
+        return values.contiguous(memory_format=torch.channels_last)
 
     def logits(self, features: Features, weights: Mapping[str, Tensor]) -> Tensor:
         """All candidates, [M, H, W]."""

@@ -33,6 +33,7 @@ from trtseg.benchmark.measure import (
 )
 from trtseg.bundle import Bundle
 from trtseg.commands.arguments import integer, threads
+from trtseg.commands.extras import require
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
 from trtseg.machine import describe, peak_memory_mib, physical_cores
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     check_targets(targets, force=args.force, suffixes=None)
     if args.plot is not None:
         check_targets([args.plot], force=args.force, suffixes=PLOTS)
+        require("matplotlib")
     if args.layers and (args.backend != "onnxruntime" or args.device not in (None, "cpu")):
         raise ValueError("--layers: expected --backend onnxruntime on the CPU")
     result = measure(args)

@@ -85,7 +85,7 @@ def test_the_previous_mask_is_the_last_channel() -> None:
 
 
 def test_a_box_is_the_last_channel() -> None:
-    box = Box(60, 50, 99.5, 89.5)
+    box = Box(60, 50, 98, 88)
     guidance = fresh("point", channels=6)
     guidance.update(points([box]), None)
     # ten columns and rows of four pixels, the boundary's cells among them
@@ -100,6 +100,7 @@ def test_a_box_is_the_last_channel() -> None:
 def test_training_draws_the_same_maps() -> None:
     torch = pytest.importorskip("torch")
     from networks import grid_config
+
     from trtseg.nn.guidance import guidance_maps
 
     some = [Click(30, 40), Click(100.25, 77.5), Click(60, 20, False)]
