@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VOCABULARY = {"errors", "types", "parse", "bundle"}
+VOCABULARY = {"errors", "types", "parse", "atomic", "file_lock", "bundle"}
 NATIVE = {"_cpu", "_cuda"}
 BELOW_TORCH = VOCABULARY | NATIVE | {"ops", "runtime", "evaluate"}
 # The version is a constant of the package itself, which imports nothing but the vocabulary.
@@ -23,6 +23,8 @@ LAYERS = {
     "errors": (VOCABULARY, False, False),
     "types": (VOCABULARY, False, False),
     "parse": (VOCABULARY, False, False),
+    "atomic": (VOCABULARY, False, False),
+    "file_lock": (VOCABULARY, False, False),
     "bundle": (VOCABULARY | PACKAGE, False, False),
     "ops": (VOCABULARY | NATIVE | {"ops"}, False, False),
     "runtime": (VOCABULARY | NATIVE | PACKAGE | {"ops", "runtime"}, False, False),
@@ -106,7 +108,7 @@ def test_imports_follow_the_table(path, module):
 def test_heavy_packages_load_at_use(path, module):
     layer = layer_of(module)
     heavy = {"cupy", "tensorrt", "tensorrt_rtx"}
-    if layer in ("", "errors", "types", "parse", "bundle", "ops", "cli"):  # a command loads when it runs
+    if layer in ("", "errors", "types", "parse", "atomic", "file_lock", "bundle", "ops", "cli"):  # a command loads when it runs
         heavy |= {"cv2", "onnxruntime"}
     if layer in ("benchmark", "cli", "commands"):
         heavy |= {"torch", "onnx", "onnxscript", "safetensors"}

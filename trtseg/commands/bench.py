@@ -22,7 +22,7 @@ from trtseg.bundle import Bundle
 from trtseg.commands.arguments import integer, threads
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
-from trtseg.runtime.atomic_file import write_atomically
+from trtseg.atomic import write_atomically
 from trtseg.runtime.engine import Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
 from trtseg.runtime.segmenter import Segmenter

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trtseg.runtime.atomic_file import write_atomically
+from trtseg.atomic import write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Formats that give back the pixels, and the transparency, that were written.

@@ -24,7 +24,7 @@ import numpy as np
 
 from trtseg.errors import DatasetError
 from trtseg.evaluate.protocol import ObjectRun
-from trtseg.runtime.atomic_file import write_atomically
+from trtseg.atomic import write_atomically
 
 FORMAT = 1
 # after these clicks, and after the last one, the mask is kept for the report

@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from trtseg.errors import EngineError
-from trtseg.runtime.atomic_file import write_atomically
+from trtseg.atomic import write_atomically
 from trtseg.runtime.engine_key import EngineKey, file_sha256
-from trtseg.runtime.file_lock import locked
+from trtseg.file_lock import locked
 
 _log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from trtseg.errors import BundleError
 FORMAT = 1
 MANIFEST = "manifest.json"
 LARGEST = 1e9  # of all numbers in a manifest
-MODELS = Path(__file__).with_name("models")
+MODELS = Path(__file__).parents[1] / "models"
 SELECT_INPUTS = ("guidance", "masks", "image", "features")
 # What a damaged or hostile archive can make the standard library raise.
 _UNREADABLE = (
