@@ -14,6 +14,7 @@ from typing import Any
 
 from trtseg import __version__
 from trtseg import bundle as bundles
+from trtseg.atomic import write_atomically
 from trtseg.benchmark import report
 from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
 from trtseg.benchmark.machine import describe, peak_memory_mib
@@ -22,7 +23,6 @@ from trtseg.bundle import Bundle
 from trtseg.commands.arguments import integer, threads
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
-from trtseg.atomic import write_atomically
 from trtseg.runtime.engine import Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
 from trtseg.runtime.segmenter import Segmenter

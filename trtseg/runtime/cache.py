@@ -4,8 +4,8 @@ A plan runs only with the TensorRT that built it, on the kind of GPU it was buil
 executable code. So a plan is found by the digest of everything it depends on, its SHA-256 is
 checked on the very bytes that are handed out, and a plan that does not match is never loaded.
 
-One entry is three files in the cache folder, named by the digest of the key:
-`DIGEST.plan`, `DIGEST.json` (the sidecar) and `DIGEST.lock` (empty).
+One entry is two files in the cache folder, named by the digest of the key: `DIGEST.plan` and
+`DIGEST.json` (the sidecar); `DIGEST.lock` is there while the plan is built.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from trtseg.errors import EngineError
 from trtseg.atomic import write_atomically
-from trtseg.runtime.engine_key import EngineKey, file_sha256
+from trtseg.errors import EngineError
 from trtseg.file_lock import locked
+from trtseg.runtime.engine_key import EngineKey, file_sha256
 
 _log = logging.getLogger(__name__)
 

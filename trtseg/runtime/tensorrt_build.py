@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trtseg.errors import EngineError
 from trtseg.atomic import write_atomically
+from trtseg.errors import EngineError
 from trtseg.runtime.build_options import BuildOptions, Precision, Profile, resolve_profile
 from trtseg.runtime.build_progress import BuildWatch, Progress, make_monitor
 from trtseg.runtime.tensorrt_library import Messages, TensorRT, collect, load_tensorrt
