@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from kills import Disk, Killed
 
 from trtseg import atomic, file_lock
 
@@ -37,36 +38,6 @@ def load(folder: Path) -> dict[str, bytes]:
     text, found = atomic.read_folder(folder, HEAD, listed, 2**20)
     assert found.keys() == listed(text).keys()
     return {**found, HEAD: text}
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Disk:
-    """The system's file operations; from the k-th change on, nothing is changed any more."""
-
-    CHANGES = ("open", "write", "fsync", "replace", "unlink", "mkdir", "makedirs", "rmdir")
-
-    def __init__(self, last: int | None = None, half: bool = False) -> None:
-        self.last, self.half, self.calls = last, half, []
-
-    def __getattr__(self, name: str):
-        real = getattr(os, name)
-        if name not in self.CHANGES:
-            return real
-
-        def call(*arguments, **options):
-            if name == "open" and not arguments[1] & os.O_CREAT:
-                return real(*arguments, **options)
-            self.calls.append((name, *map(str, arguments[:2])))
-            if self.last is not None and len(self.calls) > self.last:
-                if self.half and name == "write" and len(self.calls) == self.last + 1:
-                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-                raise Killed
-            return real(*arguments, **options)
-
-        return call
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, disk: Disk, work) -> bool:
@@ -171,7 +142,7 @@ def test_readers_beside_a_writer_see_whole_saves(tmp_path):
     done = threading.Event()
 
     def write():
-        for turn in range(60):
+        for turn in range(16):
             save(tmp_path, versions[turn % 4])
         done.set()
 
@@ -182,7 +153,7 @@ def test_readers_beside_a_writer_see_whole_saves(tmp_path):
         assert load(tmp_path) in versions
         reads += 1
     writer.join()
-    assert reads > 3
+    assert reads > 1
 
 
 def test_of_two_writers_from_one_head_exactly_one_is_accepted(tmp_path):

@@ -15,7 +15,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -64,7 +63,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     Raises:
         OSError: nothing was changed and no temporary file is left.
     """
-    temporary = path.with_name(_beside(path.name, secrets.token_hex(8), "tmp"))
+    temporary = path.with_name(_beside(path.name, _token(), "tmp"))
     try:
         _write(temporary, data, mode)
         os.replace(temporary, path)
@@ -196,7 +195,7 @@ def check_room(folder: Path, size_bytes: int) -> None:
         place = place.parent
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "no folder to write to", str(place))
-    temporary = place / _beside("room", secrets.token_hex(8), "tmp")
+    temporary = place / _beside("room", _token(), "tmp")
     try:
         _write(temporary, bytes(size_bytes), 0o600, sync=False)
     finally:
@@ -245,6 +244,10 @@ def _sha256(path: Path) -> str | None:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _token() -> str:
+    return os.urandom(8).hex()
 
 
 def _staged(name: str, digest: str) -> str:

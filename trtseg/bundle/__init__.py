@@ -9,93 +9,39 @@ the runtime may trust what it gets.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import os
-import shutil
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trtseg.atomic import is_empty, write_atomically, write_folder
+from trtseg.bundle.contents import LARGEST_BYTES, read_arrays, read_contents, write_zip
+from trtseg.bundle.graph import GraphRefused, check_graph
+from trtseg.bundle.manifest import (
+    FORMAT,
+    MANIFEST,
+    SELECT_INPUTS,
+    Guidance,
+    Manifest,
+    check_file_name,
+    check_manifest,
+    expect,
+    listed_files,
+    parse_manifest,
+)
 from trtseg.errors import BundleError
+from trtseg.parse import quoted
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-LARGEST = 1e9  # of all numbers in a manifest
+__all__ = [
+    "FORMAT", "LARGEST_BYTES", "MANIFEST", "MODELS", "SELECT_INPUTS",
+    "Bundle", "Guidance", "Manifest", "find", "names", "read", "write",
+]  # fmt: skip
+
 MODELS = Path(__file__).parents[1] / "models"
-SELECT_INPUTS = ("guidance", "masks", "image", "features")
-# What a damaged or hostile archive can make the standard library raise.
-_UNREADABLE = (
-    OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """How clicks become channels; see `trtseg.runtime.guidance`.
-
-    Attributes:
-        channels: 4 (S_p, S_n, T_p, T_n) or 5 (and the previous mask).
-        click_map: "point" or "gaussian", the shape of S; "none" where its weights are zero.
-        sigma_grid_px: standard deviation of the gaussian, in base-grid pixels.
-        distance_limit_px: distances are truncated at this, in working-size pixels.
-    """
-
-    channels: int
-    click_map: str
-    sigma_grid_px: float
-    distance_limit_px: float
-
-    @property
-    def previous_mask(self) -> bool:
-        """Whether the last channel is the previous probability map."""
-        return self.channels == 5
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The checked contents of `manifest.json`.
-
-    Attributes:
-        name: the model's name.
-        kind: the method, for instance "latent-diversity".
-        long_side_px: the longer side of the working image.
-        multiple_px: both sides of the working image are multiples of this.
-        mean, scale: per RGB channel, on 0..255 pixels: input = (pixel - mean) * scale.
-        base_stride: working pixels per base-grid pixel.
-        channels: C, channels of the base.
-        levels: number of encoder outputs `level_0 ...`; 0 for a model without an encoder.
-        image_term: whether the base has an image term.
-        candidates: M, number of masks that `segment` makes.
-        threshold: probability from which a pixel belongs to the object.
-        select_inputs: names of the selector's inputs; empty without a selector, and then the
-            first candidate is the selected one.
-        raw: the whole manifest, for provenance (`training`, `accuracy`, `export`, ...).
-    """
-
-    name: str
-    kind: str
-    long_side_px: int
-    multiple_px: int
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    base_stride: int
-    channels: int
-    levels: int
-    image_term: bool
-    guidance: Guidance
-    candidates: int
-    threshold: float
-    select_inputs: tuple[str, ...]
-    graphs: Mapping[str, Mapping[str, str]]
-    raw: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -175,27 +121,27 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
 def read(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Read and verify a bundle.
 
+    Nothing but the files that the manifest lists is read, and they are data alone: graphs that
+    refer to other files, branch, loop, or use operators beyond those of networks are refused.
+
     Args:
         name_or_path: a name from `names()`, a bundle directory, or a bundle zip file.
 
     Raises:
-        BundleError: missing, incomplete, altered (a hash differs), of another format version, or
-            with parameters whose shapes do not fit the manifest.
+        BundleError: missing, incomplete, altered (a hash differs), of another format version,
+            of more than `LARGEST_BYTES`, with parameters whose shapes do not fit the manifest, or
+            with graphs that are not allowed.
     """
     path = find(name_or_path)
-    raw = _parse_manifest(path, _load_files(path, (MANIFEST,)).get(MANIFEST))
-    hashes = _expect(path, raw, "files", dict)
-    listed = _load_files(path, hashes)
-    files = {}
-    for filename, expected in hashes.items():
-        if filename not in listed:
+    raw, files = read_contents(path)
+    for filename, expected in listed_files(path, raw).items():
+        if filename not in files:
+            if path.is_dir() and os.path.lexists(path / filename):
+                raise BundleError(f"{path}: {filename} was altered (its SHA-256 differs)")
             raise BundleError(f"{path}: {filename} is listed in the manifest but missing")
-        actual = hashlib.sha256(listed[filename]).hexdigest()
-        if actual != expected:
-            raise BundleError(f"{path}: {filename} was altered (SHA-256 {actual[:12]}... differs)")
-        files[filename] = listed[filename]
-    manifest = _check_manifest(path, raw, files)
-    parameters = _read_parameters(path, raw, files, manifest)
+        if hashlib.sha256(files[filename]).hexdigest() != expected:
+            raise BundleError(f"{path}: {filename} was altered (its SHA-256 differs)")
+    manifest, parameters = _checked(path, raw, files)
     return Bundle(path, manifest, parameters, _fingerprint(raw), files)
 
 
@@ -212,7 +158,7 @@ def write(
         path: where to. A directory is written, unless the name ends in ".trtseg": then one zip.
         manifest: everything but `format` and `files`, which are filled in here.
         files: contents by file name; every graph the manifest names, and its parameters.
-        overwrite: replace what is at `path`.
+        overwrite: replace what is at `path`; files in a directory that belong to no bundle stay.
 
     Returns:
         The path written.
@@ -220,216 +166,54 @@ def write(
     Raises:
         FileExistsError: something is at `path` and `overwrite` is False.
         BundleError: the manifest and the files do not make a valid bundle; nothing is written.
+        OSError: it cannot be written; what was there still is.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
+    if not is_empty(path) and not overwrite:
         raise FileExistsError(f"{path}: exists already")
     for filename in files:
-        if Path(filename).name != filename or filename in (MANIFEST, "", ".", ".."):
-            raise BundleError(f"{path}: {filename!r} is not a plain file name")
+        check_file_name(path, filename)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     raw = {**manifest, "format": FORMAT, "files": hashes}
-    _read_parameters(path, raw, files, _check_manifest(path, raw, files))
+    _checked(path, raw, files)
     text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     contents = {MANIFEST: text, **files}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        if path.suffix == ".trtseg":
-            _write_zip(temporary / "bundle", contents)
-            (temporary / "bundle").replace(path)
-        else:
-            _write_directory(temporary / "bundle", contents)
-            _swap_directory(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if path.suffix == ".trtseg":
+        write_atomically(path, write_zip(contents), 0o666)
+    else:
+        write_folder(path, MANIFEST, contents, _listed)
     return path
 
 
-def _write_zip(target: Path, contents: Mapping[str, bytes]) -> None:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for filename, data in contents.items():
-            # A fixed date makes equal bundles equal files.
-            archive.writestr(zipfile.ZipInfo(filename, (1980, 1, 1, 0, 0, 0)), data)
-
-
-def _write_directory(target: Path, contents: Mapping[str, bytes]) -> None:
-    target.mkdir()
-    target.chmod(0o755)
-    for filename, data in contents.items():
-        (target / filename).write_bytes(data)
-
-
-def _swap_directory(temporary: Path, path: Path) -> None:
-    """Move `temporary/bundle` to `path`; what was there is put back if that fails."""
-    old = temporary / "old"
-    if path.exists():
-        path.replace(old)
+def _listed(text: bytes) -> dict[str, str]:
     try:
-        (temporary / "bundle").replace(path)
-    except OSError:
-        if old.exists():
-            old.replace(path)
-        raise
+        return listed_files(MANIFEST, parse_manifest(MANIFEST, text))
+    except BundleError:
+        return {}
 
 
-def _load_files(path: Path, names: Iterable[str]) -> dict[str, bytes]:
-    """Those of the files that are there; whatever else lies beside them is left alone."""
-    try:
-        if path.is_dir():
-            there = {p.name: p for p in path.iterdir() if p.is_file()}
-            return {name: there[name].read_bytes() for name in names if name in there}
-        with zipfile.ZipFile(path) as archive:
-            inside = {info.filename for info in archive.infolist() if not info.is_dir()}
-            return {name: archive.read(name) for name in names if name in inside}
-    except _UNREADABLE as error:
-        raise BundleError(f"{path}: cannot be read as a bundle: {error}") from error
-
-
-def _parse_manifest(path: Path, text: bytes | None) -> dict[str, Any]:
-    if text is None:
-        raise BundleError(f"{path}: no {MANIFEST} in it")
-    try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: {MANIFEST} is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise BundleError(f"{path}: {MANIFEST}: expected an object")
-    if raw.get("format") != FORMAT:
-        raise BundleError(f"{path}: format: expected {FORMAT}, got {raw.get('format')!r}")
-    return raw
-
-
-def _expect(path: Path, raw: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
-    """The entry at a dotted `key`, checked for its type."""
-    value: Any = raw
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            raise BundleError(f"{path}: {MANIFEST}: {key} is missing")
-        value = value[part]
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join(k.__name__ for k in kinds)
-        raise BundleError(f"{path}: {MANIFEST}: {key}: expected {names}, got {value!r}")
-    return value
-
-
-def _number(
-    path: Path,
-    raw: Mapping[str, Any],
-    key: str,
-    low: float,
-    high: float = math.inf,
-    kind: type = int,
-) -> Any:
-    value = _expect(path, raw, key, int if kind is int else (int, float))
-    if not low <= value <= min(high, LARGEST):  # also false for NaN
-        raise BundleError(f"{path}: {MANIFEST}: {key}: expected {low} to {high}, got {value}")
-    return kind(value)
-
-
-def _triple(path: Path, raw: Mapping[str, Any], key: str) -> tuple[float, ...]:
-    values = _expect(path, raw, key, list)
-    numbers = [v for v in values if isinstance(v, (int, float)) and abs(v) <= LARGEST]
-    if len(values) != 3 or len(numbers) != 3:
-        raise BundleError(f"{path}: {MANIFEST}: {key}: expected 3 numbers, got {values!r}")
-    return tuple(float(v) for v in values)
-
-
-def _check_manifest(path: Path, raw: Mapping[str, Any], files: Mapping[str, bytes]) -> Manifest:
-    candidates = _number(path, raw, "candidates", 1)
-    stride = _number(path, raw, "base.stride", 1)
-    multiple = _number(path, raw, "working_size.multiple_px", 1)
-    long_side = _number(path, raw, "working_size.long_side_px", 1)
-    for key, value, divisor in (
-        ("working_size.multiple_px", multiple, stride),
-        ("working_size.long_side_px", long_side, multiple),
-    ):
-        if value % divisor:
-            raise BundleError(f"{path}: {MANIFEST}: {key}: {value} is no multiple of {divisor}")
-    click_map = _expect(path, raw, "guidance.click_map", str)
-    if click_map not in ("point", "gaussian", "none"):
-        raise BundleError(f"{path}: {MANIFEST}: guidance.click_map: unknown kind {click_map!r}")
-    sigma = _number(path, raw, "guidance.sigma_grid_px", 1e-3, kind=float) if (
-        click_map == "gaussian"
-    ) else 0.0
-    guidance = Guidance(
-        channels=_number(path, raw, "guidance.channels", 4, 5),
-        click_map=click_map,
-        sigma_grid_px=sigma,
-        distance_limit_px=_number(path, raw, "guidance.distance_limit_px", 1e-3, kind=float),
-    )
-    if _expect(path, raw, "guidance.previous_mask", bool) != guidance.previous_mask:
-        raise BundleError(
-            f"{path}: {MANIFEST}: guidance.previous_mask does not fit {guidance.channels} channels"
-        )
-    graphs = _expect(path, raw, "graphs", dict)
-    levels = _number(path, raw, "base.levels", 0)
-    for role in ("encoder", "segment") if levels else ("segment",):
-        _expect(path, raw, f"graphs.{role}", dict)
-    select_inputs = tuple(_expect(path, raw, "select_inputs", list)) if "select" in graphs else ()
-    unknown = [name for name in select_inputs if name not in SELECT_INPUTS]
-    if unknown or ("select" in graphs and not select_inputs):
-        raise BundleError(
-            f"{path}: {MANIFEST}: select_inputs: expected some of {', '.join(SELECT_INPUTS)}, "
-            f"got {list(select_inputs)}"
-        )
-    for role in graphs:
-        _expect(path, raw, f"graphs.{role}.fp32", str)
-        for precision, filename in _expect(path, raw, f"graphs.{role}", dict).items():
-            if not isinstance(filename, str) or filename not in files:
-                raise BundleError(
-                    f"{path}: {MANIFEST}: graphs.{role}.{precision}: {filename!r} is not in files"
-                )
-    return Manifest(
-        name=_expect(path, raw, "name", str),
-        kind=_expect(path, raw, "kind", str),
-        long_side_px=long_side,
-        multiple_px=multiple,
-        mean=_triple(path, raw, "image.mean"),
-        scale=_triple(path, raw, "image.scale"),
-        base_stride=stride,
-        channels=_number(path, raw, "base.channels", 1),
-        levels=levels,
-        image_term=_expect(path, raw, "base.image_term", bool),
-        guidance=guidance,
-        candidates=candidates,
-        threshold=_number(path, raw, "threshold", 0.0, 1.0, kind=float),
-        select_inputs=select_inputs,
-        graphs=graphs,
-        raw=raw,
-    )
-
-
-def _read_parameters(
-    path: Path, raw: Mapping[str, Any], files: Mapping[str, bytes], manifest: Manifest
-) -> dict[str, np.ndarray]:
-    filename = _expect(path, raw, "parameters", str)
+def _checked(
+    path: Path, raw: Mapping[str, Any], files: Mapping[str, bytes]
+) -> tuple[Manifest, dict[str, np.ndarray]]:
+    manifest = check_manifest(path, raw, files)
+    for role, by_precision in manifest.graphs.items():
+        for precision, filename in by_precision.items():
+            try:
+                check_graph(files[filename])
+            except GraphRefused as error:
+                raise BundleError(f"{path}: {filename} ({role}, {precision}): {error}") from None
+    filename = expect(path, raw, "parameters", str)
     if filename not in files:
-        raise BundleError(f"{path}: {MANIFEST}: parameters: {filename!r} is not in files")
+        raise BundleError(f"{path}: {MANIFEST}: parameters: {quoted(filename)} is not in files")
     channels = manifest.channels
     shapes = {"guidance_weight": (channels, manifest.guidance.channels), "bias": (channels,)}
     if manifest.image_term:
         shapes["image_weight"] = (channels, 3)
-    parameters = {}
     try:
-        with np.load(io.BytesIO(files[filename]), allow_pickle=False) as archive:
-            for name, shape in shapes.items():
-                if name not in archive:
-                    raise BundleError(f"{path}: {filename}: no array {name!r}")
-                array = archive[name]
-                if array.dtype != np.float32 or array.shape != shape:
-                    raise BundleError(
-                        f"{path}: {filename}: {name}: expected float32 {list(shape)}, "
-                        f"got {array.dtype} {list(array.shape)}"
-                    )
-                array.flags.writeable = False
-                parameters[name] = array
-    except BundleError:
-        raise
-    except (*_UNREADABLE, ValueError, KeyError, MemoryError) as error:
-        raise BundleError(f"{path}: {filename} cannot be read: {error}") from error
-    return parameters
+        return manifest, read_arrays(files[filename], shapes)
+    except ValueError as error:
+        raise BundleError(f"{path}: {filename}: {error}") from None
 
 
 def _fingerprint(raw: Mapping[str, Any]) -> str:
