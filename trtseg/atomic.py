@@ -63,7 +63,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     Raises:
         OSError: nothing was changed and no temporary file is left.
     """
-    temporary = path.with_name(_beside(path.name, _token(), "tmp"))
+    temporary = beside(path, "tmp")
     try:
         _write(temporary, data, mode)
         os.replace(temporary, path)
@@ -195,12 +195,18 @@ def check_room(folder: Path, size_bytes: int) -> None:
         place = place.parent
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "no folder to write to", str(place))
-    temporary = place / _beside("room", _token(), "tmp")
+    temporary = beside(place / "room", "tmp")
     try:
         _write(temporary, bytes(size_bytes), 0o600, sync=False)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def beside(path: Path, kind: str, token: str | None = None) -> Path:
+    """A hidden name for what will be renamed to `path`: none that is taken, of any length there."""
+    token = token or os.urandom(8).hex()
+    return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:100])}.{token}.{kind}")
 
 
 def _part(folder: Path, name: str, digest: str, limit_bytes: int) -> bytes | None:
@@ -246,18 +252,9 @@ def _sha256(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _token() -> str:
-    return os.urandom(8).hex()
-
-
 def _staged(name: str, digest: str) -> str:
     token = hashlib.sha256(os.fsencode(name) + digest.encode()).hexdigest()
-    return _beside(name, token[:16], "new")
-
-
-def _beside(name: str, token: str, kind: str) -> str:
-    # No longer than file systems allow, however long the name itself is.
-    return f".{os.fsdecode(os.fsencode(name)[:100])}.{token}.{kind}"
+    return beside(Path(name), "new", token[:16]).name
 
 
 def _write(path: Path, data: bytes, mode: int, *, sync: bool = True) -> None:

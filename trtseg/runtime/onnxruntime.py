@@ -12,6 +12,7 @@ import onnxruntime
 
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.parse import short
 from trtseg.runtime import rtx_provider, symbolic_shapes
 from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.engine import Availability, Engines, HostMemory, TensorSpec
@@ -123,6 +124,8 @@ class OnnxEngine:
         options.log_severity_level = 3
         # The networks run in turn: a pool that kept spinning after its turn would slow the next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Never its own format, which is not checked for what it holds.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         self.name = name
         self._on_cpu = providers == [PROVIDERS["cpu"]]
         try:
@@ -230,4 +233,4 @@ class OnnxBinding:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return short(text.splitlines()[0], 400) if text else type(error).__name__

@@ -23,6 +23,7 @@ from trtseg.runtime.engine import Array, Binding, Engine, Engines, Memory, Recor
 from trtseg.runtime.guidance import GuidanceMaps, Region, grid_points
 from trtseg.runtime.image import Picture, prepare, working_size
 from trtseg.runtime.recording import Recorded
+from trtseg.runtime.trial import check_networks
 from trtseg.types import Click
 
 SLOPE = 0.2  # of the leaky ReLU that follows the first layer
@@ -356,6 +357,7 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
         self.manifest, self.engines, self.model = bundle.manifest, engines, bundle.fingerprint
         self._check_names()
+        check_networks(self.manifest, engines)
         self._mean = np.array(self.manifest.mean, np.float32)
         self._scale = np.array(self.manifest.scale, np.float32)
         self._parameters = {

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from trtseg.nn.config import NetworkConfig
+from trtseg.parse import build, read_json
 from trtseg.train.clicks import ClickConfig
 from trtseg.train.data import CropConfig
 from trtseg.train.images import DataConfig
-from trtseg.parse import build, read_json
 
 BUNDLE_PREFIX = "bundle:"
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")

@@ -19,12 +19,12 @@ from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
 from trtseg.nn.losses import jaccard_losses
+from trtseg.parse import build, read_json
 from trtseg.train.clicks import ClickConfig, correction_click
 from trtseg.train.config import BUNDLE_PREFIX
 from trtseg.train.data import Batch, CropConfig, Crops, collate
 from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.moments import ADAM, SGD, load_moments, moment_tensors
-from trtseg.parse import build, read_json
 
 VOID = 255
 MOMENTUM = 0.9
