@@ -50,6 +50,19 @@ def read_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
         return file.read(status.st_size)
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file so that readers see the old bytes or the new, never a part.
 
@@ -228,10 +241,11 @@ def _settle(folder: Path, head: str, listed: Listed) -> bytes | None:
             continue
         owner = next((n for n, digest in digests.items() if _staged(n, digest) == name), None)
         # A whole one belongs to the head; one that was being written again may be in parts.
-        if owner is not None and _sha256(folder / name) == digests[owner]:
-            os.replace(folder / name, folder / owner)
+        left = folder / name
+        if owner is not None and left.is_file() and file_sha256(left) == digests[owner]:
+            os.replace(left, folder / owner)
         else:
-            os.unlink(folder / name)
+            os.unlink(left)
     return text
 
 
@@ -240,16 +254,6 @@ def _head(path: Path) -> bytes | None:
         return read_file(path, LARGEST_HEAD_BYTES)
     except FileNotFoundError:
         return None
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _staged(name: str, digest: str) -> str:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trtseg.atomic import file_sha256
 from trtseg.commands.arguments import integer, threads
-from trtseg.runtime.engine_key import file_sha256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

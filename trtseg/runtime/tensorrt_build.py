@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trtseg.atomic import write_atomically
+from trtseg.atomic import read_file, write_atomically
 from trtseg.errors import EngineError
 from trtseg.runtime.build_options import BuildOptions, Precision, Profile, resolve_profile
 from trtseg.runtime.build_progress import BuildWatch, Progress, make_monitor
 from trtseg.runtime.tensorrt_library import Messages, TensorRT, collect, load_tensorrt
 
 _log = logging.getLogger(__name__)
+
+LARGEST_TIMINGS_BYTES = 256 * 2**20
 # Builds measure kernels and share the process-wide logger: one at a time.
 _one_build = threading.Lock()
 
@@ -275,7 +277,7 @@ def _load_timings(tensorrt: TensorRT, config: Any, path: Path | None) -> Any:
     if path is None or tensorrt.flavour == "tensorrt_rtx":
         return None
     try:
-        known = path.read_bytes()
+        known = read_file(path, LARGEST_TIMINGS_BYTES)
     except OSError:
         known = b""
     timings = config.create_timing_cache(known)
