@@ -1,50 +1,12 @@
-"""Builds the native modules: runs CMake once and takes what it installs."""
+"""Builds the native modules: see tools/cmake_build.py."""
 
-from __future__ import annotations
-
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
-from setuptools.command.build_ext import build_ext
 
-SOURCE = Path(__file__).resolve().parent
-
-
-class CMakeBuild(build_ext):
-    """One CMake run for `_cpu` and, where nvcc is found, `_cuda`.
-
-    Environment: TRTSEG_CUDA=0|1 leaves `_cuda` out or insists on it; TRTSEG_CUDA_ARCHITECTURES
-    (such as "90" or "75;86") shortens the list that nvcc compiles for; TRTSEG_WERROR=1.
-    """
-
-    def build_extension(self, extension: Extension) -> None:
-        import pybind11
-
-        package = Path(self.get_ext_fullpath(extension.name)).resolve().parent
-        build = Path(self.build_temp).resolve()
-        build.mkdir(parents=True, exist_ok=True)
-        package.mkdir(parents=True, exist_ok=True)
-        options = [
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            f"-DCMAKE_INSTALL_PREFIX={package}",
-            "-DCMAKE_BUILD_TYPE=Release",
-        ]
-        for name in ("TRTSEG_CUDA", "TRTSEG_CUDA_ARCHITECTURES", "TRTSEG_WERROR"):
-            if name in os.environ:
-                options.append(f"-D{name}={os.environ[name].replace(',', ';')}")
-        # In an isolated build the last build's ninja and pybind11 are gone: start afresh.
-        (build / "CMakeCache.txt").unlink(missing_ok=True)
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-        subprocess.run(["cmake", *generator, "-S", SOURCE, "-B", build, *options], check=True)
-        jobs = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-        subprocess.run(["cmake", "--build", build, "--parallel", jobs], check=True)
-        subprocess.run(["cmake", "--install", build], check=True)
-
+sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
+from cmake_build import CMakeBuild
 
 setup(
     packages=[*find_packages(include=["trtseg", "trtseg.*"]), "trtseg.export"],

@@ -16,10 +16,10 @@ from pathlib import Path
 from trtseg import bundle as bundles
 from trtseg.benchmark.machine import describe
 from trtseg.bundle import Bundle
-from trtseg.runtime.build_options import BuildOptions
-from trtseg.runtime.bundle_engines import SizeRange, default_sizes, requests
-from trtseg.runtime.tensorrt_build import build_engine
-from trtseg.runtime.tensorrt_library import load_tensorrt
+from trtseg.runtime.tensorrt.build import build_engine
+from trtseg.runtime.tensorrt.build_options import BuildOptions
+from trtseg.runtime.tensorrt.bundle_plans import SizeRange, default_sizes, requests
+from trtseg.runtime.tensorrt.library import load_tensorrt
 
 CAPABILITIES = ("8.6", "8.9", "12.0")
 

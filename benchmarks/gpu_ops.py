@@ -28,7 +28,7 @@ import torch
 
 from trtseg import _cpu, _cuda
 
-CHANNELS, GUIDANCE, MASKS = 64, 5, 6
+CHANNELS, GUIDANCE, MASKS = 64, 6, 6
 TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -84,13 +84,8 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     sizes = [(-(-height // r), -(-width // r)) for r in (1, 2, 4, 8, 16)]
     levels = [normal(CHANNELS, *size) for size in sizes]
     column = empty(CHANNELS, height, width)
-    grads = [empty(CHANNELS, *size) for size in sizes]
     guidance, weight = normal(GUIDANCE, height, width), normal(CHANNELS, GUIDANCE).to(f32)
-    weight_grad = empty(CHANNELS, GUIDANCE, of=f32)
-    base, grad = normal(CHANNELS, height, width), normal(CHANNELS, height, width)
-    added, last = empty(CHANNELS, height, width), empty(height, width, CHANNELS)
-    base_grad = empty(CHANNELS, height, width)
-    add_scratch = scratch(module.add_guidance_backward_scratch(CHANNELS, GUIDANCE, height, width))
+    base, added = normal(CHANNELS, height, width), empty(CHANNELS, height, width)
     masks, mask_grad = uniform(MASKS, height, width), empty(MASKS, height, width)
     target = (torch.rand((height, width), generator=random) < 0.3).to(u8).to(device)
     clicks = [
@@ -104,7 +99,6 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     ones = torch.ones(MASKS, device=device)
     jaccard_scratch = scratch(module.jaccard_scratch(MASKS, height, width))
     points = (torch.rand((20, 2), generator=random) * min(height, width)).to(device)
-    distances = empty(height, width)
     sites = (torch.rand((height, width), generator=random) < 0.001).to(u8).to(device)
     edt = empty(height, width, of=f32)
     edt_scratch = scratch(module.distance_transform_scratch(height, width))
@@ -125,30 +119,10 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
             _size(*levels, column),
         ),
         Case(
-            "hypercolumn_backward",
-            lambda m, s: m.hypercolumn_backward(grad, grads, s),
-            grads,
-            _size(grad, *grads),
-        ),
-        Case(
             "add_guidance",
-            lambda m, s: m.add_guidance(base, guidance, weight, added, 0.2, False, s),
+            lambda m, s: m.add_guidance(base, guidance, weight, added, 0.2, s),
             [added],
             _size(base, guidance, added),
-        ),
-        Case(
-            "add_guidance channels last",
-            lambda m, s: m.add_guidance(base, guidance, weight, last, 0.2, True, s),
-            [last],
-            _size(base, guidance, last),
-        ),
-        Case(
-            "add_guidance_backward",
-            lambda m, s: m.add_guidance_backward(
-                grad, base, guidance, weight, 0.2, base_grad, weight_grad, add_scratch, s
-            ),
-            [base_grad, weight_grad],
-            _size(grad, base, guidance, base_grad),
         ),
         Case(
             "jaccard",
@@ -157,16 +131,10 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
             _size(masks, target),
         ),
         Case(
-            "jaccard_backward",  # after jaccard, whose sums it reads
-            lambda m, s: m.jaccard_backward(target, *clicks, sums, ones, ones, mask_grad, s),
+            "jaccard_gradient",  # after jaccard, whose sums it reads
+            lambda m, s: m.jaccard_gradient(target, *clicks, sums, ones, ones, mask_grad, s),
             [mask_grad],
             _size(target, mask_grad),
-        ),
-        Case(
-            "distance_map, 20 points",
-            lambda m, s: m.distance_map(points, distances, 255.0, False, s),
-            [distances],
-            _size(distances),
         ),
         Case(
             "distance_transform",

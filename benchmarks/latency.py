@@ -157,11 +157,13 @@ def measure_adaptation(image: np.ndarray, args: argparse.Namespace) -> Samples:
     """Clicks that are learnt from (IA), the learning alone, and the end of an image (SA)."""
     import torch
 
+    from trtseg.adapt import Sequence
+
     torch.set_num_threads(args.threads or physical_cores())
     segmenter = Segmenter.load(
         args.model, backend=args.backend, device=args.device, threads=args.threads
     )
-    sequence = segmenter.sequence(adapt="both")
+    sequence = Sequence(segmenter, "both")
     encoded = segmenter.encode(image, "RGB")
     out = np.empty(image.shape[:2], np.uint8)
     clicks: list[float] = []

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,8 +27,10 @@ from torch import Tensor
 
 import trtseg
 from trtseg import _cpu, ops
-from trtseg.nn import ops as nn_ops
-from trtseg.nn import plain_ops
+from trtseg.nn.jaccard import jaccard
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import plain_ops
 
 SIZES = {"vga": (480, 640), "4k": (2160, 3840)}
 VGG_CHANNELS = (64, 128, 256, 512, 512)
@@ -112,31 +115,6 @@ def blob(size: tuple[int, int]) -> np.ndarray:
     radius = ((y - size[0] * 0.5) / (size[0] * 0.3)) ** 2
     radius += ((x - size[1] * 0.45) / (size[1] * 0.2)) ** 2
     return radius < 1 + 0.2 * np.sin(x / 17) * np.cos(y / 13)
-
-
-def distance_maps(name: str, repeat: int) -> list[Row]:
-    size, rng = SIZES[name], np.random.default_rng(0)
-    points = (rng.random((20, 2)) * size).astype(np.float32)
-    out = ops.distance_map(points, size, limit_px=255)
-    tensor = torch.from_numpy(points)
-    goal = "target: native < 0.3 ms" if name == "vga" else ""
-
-    def one_more() -> object:
-        return ops.distance_map(points[:1], size, limit_px=255, into=out)
-
-    def all_points() -> object:
-        return ops.distance_map(points, size, limit_px=255, out=out)
-
-    def plain() -> object:
-        return plain_ops.distance_map(tensor, size, limit_px=255)
-
-    def plain_one() -> object:
-        return plain_ops.distance_map(tensor[:1], size, limit_px=255, into=torch.from_numpy(out))
-
-    return [
-        compare("distance_map", "add one click", name, one_more, plain_one, "torch", repeat, goal),
-        compare("distance_map", "20 clicks", name, all_points, plain, "torch", repeat),
-    ]
 
 
 def distance_transforms(name: str, repeat: int) -> list[Row]:
@@ -241,7 +219,7 @@ def guidances(name: str, repeat: int) -> list[Row]:
     channels = 64 if name == "vga" else 16  # torch needs three times the memory
     base, guidance = torch.randn((channels, *size)), torch.rand((5, *size))
     weight = torch.randn((channels, 5))
-    out, last = torch.empty_like(base), torch.empty((*size, channels))
+    out = torch.empty_like(base)
     case = f"{channels} channels"
     with torch.inference_mode():
         return [
@@ -249,17 +227,8 @@ def guidances(name: str, repeat: int) -> list[Row]:
                 "add_guidance",
                 case,
                 name,
-                lambda: nn_ops.add_guidance(base, guidance, weight, out=out),
+                lambda: ops.add_guidance(base, guidance, weight, out=out),
                 lambda: plain_ops.add_guidance(base, guidance, weight),
-                "torch",
-                repeat,
-            ),
-            compare(
-                "add_guidance",
-                f"{case}, [H,W,C]",
-                name,
-                lambda: nn_ops.add_guidance(base, guidance, weight, channels_last=True, out=last),
-                lambda: plain_ops.add_guidance(base, guidance, weight, channels_last=True),
                 "torch",
                 repeat,
             ),
@@ -274,9 +243,9 @@ def jaccards(name: str, repeat: int) -> list[Row]:
     clicks = torch.randint(100, (5, 2), dtype=torch.int32)
     weights = torch.rand((2, 6))
 
-    def run(module: object) -> None:
+    def run(function: Callable[..., tuple[Tensor, Tensor]]) -> None:
         masks.grad = None
-        losses = module.jaccard(masks, target, clicks[:3], clicks[3:])  # type: ignore[attr-defined]
+        losses = function(masks, target, clicks[:3], clicks[3:])
         torch.autograd.backward(losses, list(weights))
 
     return [
@@ -284,8 +253,8 @@ def jaccards(name: str, repeat: int) -> list[Row]:
             "jaccard",
             "M=6, with gradient",
             name,
-            lambda: run(nn_ops),
-            lambda: run(plain_ops),
+            lambda: run(jaccard),
+            lambda: run(plain_ops.jaccard),
             "torch eager",
             repeat,
             "target: ratio >= 3",
@@ -321,20 +290,19 @@ def compositions(name: str, repeat: int) -> list[Row]:
 
 
 def click_maps(name: str, repeat: int) -> list[Row]:
-    """A click's guidance on the grid of stride 4 that `lite` has, and at the image's size."""
+    """A click's guidance on grids of stride 4 and 2, and at the image's size."""
     rows = []
-    for stride in (4, 1):
+    for stride in (4, 2, 1):
         size = (SIZES[name][0] // stride, SIZES[name][1] // stride)
         points = (np.random.default_rng(0).random((2, 10, 2)) * size).astype(np.float32)
         out = np.empty((4, *size), np.float32)
-        tensors = [torch.from_numpy(kind) for kind in points]
+        tensors = torch.from_numpy(points)
 
         def native(points: np.ndarray = points, out: np.ndarray = out) -> object:
             return ops.click_maps(points, out, limit_px=64, sigma_px=2)
 
-        def plain(tensors: list[Tensor] = tensors, size: tuple[int, int] = size) -> object:
-            maps = [plain_ops.distance_map(kind, size, limit_px=64) for kind in tensors]
-            return torch.stack([*((m / -8 * m).exp() for m in maps), *(m / 64 for m in maps)])
+        def plain(tensors: Tensor = tensors, size: tuple[int, int] = size) -> object:
+            return plain_ops.click_maps(tensors, size, limit_px=64, sigma_px=2)
 
         case = f"10 + 10 clicks, 1/{stride}"
         rows.append(compare("click_maps", case, name, native, plain, "torch", repeat))
@@ -412,7 +380,6 @@ def main() -> None:
     print_header()
     for name in arguments.size or SIZES:
         rows += hypercolumns(name, arguments.repeat, memory)
-        rows += distance_maps(name, arguments.repeat)
         rows += distance_transforms(name, arguments.repeat)
         rows += guidances(name, arguments.repeat)
         rows += jaccards(name, arguments.repeat)

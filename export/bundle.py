@@ -65,15 +65,20 @@ def manifest_of(network: LatentDiversity, name: str) -> dict[str, Any]:
         "base": {
             "stride": config.base_stride,
             "channels": config.width,
-            "levels": 0 if network.encoder is None else len(network.encoder.projections),
+            "levels": 0 if network.encoder is None else network.encoder.levels,
             "image_term": config.image_term,
         },
+        "maps": [
+            {"channels": width, "stride": config.base_stride * 2 ** (index + 1)}
+            for index, width in enumerate(config.map_widths)
+        ],
         "guidance": {
             "channels": config.guidance_channels,
             "click_map": config.click_map,
             "sigma_grid_px": config.sigma_grid_px,
             "distance_limit_px": config.distance_limit_px,
             "previous_mask": config.previous_mask,
+            "region": config.region,
         },
         "candidates": config.candidates,
         "threshold": 0.5,

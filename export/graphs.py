@@ -28,7 +28,7 @@ class GraphInterface:
 
 
 class _Encode(nn.Module):
-    """[1, 3, h, w] -> level_0 ... level_{L-1}."""
+    """[1, 3, h, w] -> level_0 ... level_{L-1}, and map_0 ... of a pyramid."""
 
     def __init__(self, network: LatentDiversity) -> None:
         super().__init__()
@@ -40,15 +40,15 @@ class _Encode(nn.Module):
 
 
 class _Segment(nn.Module):
-    """x [1, C, H, W] -> masks, and the features where g reads them."""
+    """x [1, C, H, W], and the maps of a pyramid -> masks, and the features where g reads them."""
 
     def __init__(self, network: LatentDiversity, with_features: bool) -> None:
         super().__init__()
         self.segment = network.segment
         self.with_features = with_features
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        masks, features = self.segment(x)
+    def forward(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        masks, features = self.segment(*inputs)
         return (masks, features) if self.with_features else (masks,)
 
 
@@ -61,19 +61,22 @@ class _Select(nn.Module):
         self.select = network.select
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        return self.select(torch.cat(inputs, dim=1))
+        return self.select(inputs)
 
 
 def interfaces(network: LatentDiversity) -> dict[str, GraphInterface]:
     """The graphs a network has, by role."""
     config = network.config
     found: dict[str, GraphInterface] = {}
+    maps = tuple(f"map_{i}" for i in range(len(config.map_widths)))
     if network.encoder is not None:
-        levels = len(network.encoder.projections)
-        found["encoder"] = GraphInterface(("image",), tuple(f"level_{i}" for i in range(levels)))
+        levels = tuple(f"level_{i}" for i in range(network.encoder.levels))
+        found["encoder"] = GraphInterface(("image",), levels + maps)
     selects = network.select is not None
     features = selects and "features" in config.select_inputs
-    found["segment"] = GraphInterface(("x",), ("masks", "features") if features else ("masks",))
+    found["segment"] = GraphInterface(
+        ("x", *maps), ("masks", "features") if features else ("masks",)
+    )
     if selects:
         found["select"] = GraphInterface(config.select_inputs, ("scores",))
     return found
@@ -85,19 +88,23 @@ def example_inputs(
     """Random inputs of a graph for a working image of `size`, float32, in realistic ranges."""
     config = network.config
     generator = torch.Generator().manual_seed(seed)
-    grid = [side // config.base_stride for side in size]
-    channels = {
-        "x": config.width,
-        "guidance": config.guidance_channels,
-        "masks": config.candidates,
-        "features": config.width,
-        "image": 3,
+    # by name: channels, and working pixels per cell
+    shapes = {
+        "x": (config.width, config.base_stride),
+        "guidance": (config.guidance_channels, config.base_stride),
+        "masks": (config.candidates, config.base_stride),
+        "features": (config.feature_width, config.base_stride * config.feature_stride),
+        "image": (3, config.base_stride),
     }
+    for index, width in enumerate(config.map_widths):
+        shapes[f"map_{index}"] = width, config.base_stride * 2 ** (index + 1)
     if role == "encoder":
         return {"image": torch.rand(1, 3, *size, generator=generator) * 2 - 1}
     values = {}
     for name in interfaces(network)[role].inputs:
-        value = torch.rand(1, channels[name], *grid, generator=generator)
+        channels, stride = shapes[name]
+        cells = [side // stride for side in size]
+        value = torch.rand(1, channels, *cells, generator=generator)
         # hidden activations and images have both signs; guidance and masks lie in [0, 1]
         values[name] = value if name in ("guidance", "masks") else value * 2 - 1
     return values
@@ -114,9 +121,10 @@ def wrapped(network: LatentDiversity, role: str) -> nn.Module:
 
 def call(module: nn.Module, role: str, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Run a `wrapped` module on named inputs."""
-    if role == "select":
-        return (module(list(inputs.values())),)
-    return module(*inputs.values())
+    if role == "encoder":
+        return module(*inputs.values())
+    made = module(list(inputs.values()))
+    return made if role == "segment" else (made,)
 
 
 def export_graph(
@@ -137,10 +145,9 @@ def export_graph(
         inputs = {name: value.half() for name, value in inputs.items()}
     interface = interfaces(network)[role]
     free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    if role == "select":
-        arguments: tuple = (list(inputs.values()),)
-        shapes: tuple = ([free] * len(inputs),)
-    else:
+    arguments: tuple = (list(inputs.values()),)
+    shapes: tuple = ([free] * len(inputs),)
+    if role == "encoder":
         arguments, shapes = tuple(inputs.values()), (free,)
     # the exporter tells of its own internals, and of libraries that nothing here needs
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

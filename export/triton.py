@@ -19,9 +19,9 @@ from pathlib import Path
 
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError
-from trtseg.runtime.cache import EngineCache
 from trtseg.runtime.engine import TensorSpec
 from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 PLATFORMS = {"onnxruntime": ("onnxruntime_onnx", "model.onnx"),
              "tensorrt": ("tensorrt_plan", "model.plan")}  # fmt: skip

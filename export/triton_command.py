@@ -9,7 +9,7 @@ from pathlib import Path
 from trtseg import bundle as bundles
 from trtseg.commands.arguments import integer
 from trtseg.export.triton import KINDS, PLATFORMS, triton_models, write_repository
-from trtseg.runtime.cache import EngineCache
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 EXAMPLES = """\
 examples:

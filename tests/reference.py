@@ -7,13 +7,13 @@ bilinear interpolation.
 import numpy as np
 
 
-def distance_map(points, size, limit_px, into=None):
+def distance_map(points, size, limit_px):
     height, width = size
     rows, columns = np.mgrid[:height, :width].astype(np.float64)
     best = np.full(size, float(limit_px))
     for y, x in np.asarray(points, np.float64):
         best = np.minimum(best, np.hypot(rows - y, columns - x))
-    return best if into is None else np.minimum(best, into)
+    return best
 
 
 def distance_transform(mask, limit_px=np.inf):
@@ -60,23 +60,9 @@ def hypercolumn(levels, size, image=None, image_weight=None, bias=None):
     return total
 
 
-def hypercolumn_backward(grad, sizes):
-    _, height, width = grad.shape
-    return [
-        upsampling_matrix(height, h).T @ grad.astype(np.float64) @ upsampling_matrix(width, w)
-        for h, w in sizes
-    ]
-
-
 def add_guidance(base, guidance, weight, slope=0.2):
     x = base + np.einsum("cg,ghw->chw", weight.astype(np.float64), guidance)
     return np.where(x > 0, x, slope * x)
-
-
-def add_guidance_backward(grad, base, guidance, weight, slope=0.2):
-    x = base + np.einsum("cg,ghw->chw", weight.astype(np.float64), guidance)
-    passed = grad * np.where(x > 0, 1.0, slope)
-    return passed, np.einsum("chw,ghw->cg", passed, guidance.astype(np.float64))
 
 
 def jaccard(masks, target, positive, negative):
@@ -93,7 +79,7 @@ def jaccard(masks, target, positive, negative):
     return np.array(loss), np.array(penalty, np.float64)
 
 
-def jaccard_backward(masks, target, positive, negative, loss_weight, penalty_weight):
+def jaccard_gradient(masks, target, positive, negative, loss_weight, penalty_weight):
     """From the quotient rule, for masks strictly inside (0, 1)."""
     masks = masks.astype(np.float64)
     valid = target != 255

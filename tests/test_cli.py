@@ -63,8 +63,8 @@ def test_segment_writes_all_it_is_asked_for(
         "--json",
     ) == 0  # fmt: skip
     report = json.loads(capsys.readouterr().out)
-    hypotheses = [f"all/{index}.png" for index in range(3)]
-    assert report["files"] == ["m.png", "o.jpg", "s.png", "c.png", *hypotheses]
+    candidates = [f"all/{index}.png" for index in range(3)]
+    assert report["files"] == ["m.png", "o.jpg", "s.png", "c.png", *candidates]
     segmenter = Segmenter.load("./tiny", threads=1)
     picture = load_image("photo.png")
     session = segmenter.session(segmenter.encode(picture.pixels, picture.image_format))

@@ -12,10 +12,8 @@ EPS16 = 2.0**-11
 # the storage type's rounding dominates for float16.
 STORAGE = {np.dtype(np.float32): 0.0, np.dtype(np.float16): EPS16}
 
-# One subtraction of coordinates below 2^10, two squares, one sum, one root: a few roundings.
-DISTANCE_MAP = (6 * EPS32, 1e-6)
-
-# DISTANCE_MAP over a limit of at least 1; the exponent's own error, and expf's few ulps.
+# One subtraction of coordinates below 2^10, two squares, one sum, one root: a few roundings, over a
+# limit of at least 1; the exponent's own error, and two units in the last place of its power.
 CLICK_MAPS = (1e-5, 2e-6)
 
 # Sums of weights and values of up to 255, some 10^4 of them in float32, over 255 at the largest;
@@ -30,18 +28,11 @@ DISTANCE_TRANSFORM = (EPS32, 0.0)
 # that are normally distributed.
 BILINEAR = (1e-5, 1e-3)
 
-# A gradient gathers up to (640 * 480) weighted values of order 1 into one element of a 1x1 level,
-# in float32, with partial sums per row piece.
-BILINEAR_GRADIENT = (1e-4, 2e-3)
-
 # A sum of at most six products of order 1.
 GUIDANCE = (1e-6, 2e-6)
 
-# Partial sums of 32 products in float32, then in double on the CPU; shuffles and a tree on the GPU.
-# Values have mean zero, so the error is absolute: about sqrt(307200) * 32 * EPS32.
-GUIDANCE_WEIGHT_GRADIENT = (1e-5, 2e-2)
-
-# As above, for sums of positive numbers: the error is relative.
+# Partial sums of 32 numbers in float32, then in double on the CPU; shuffles and a tree on the GPU.
+# All numbers are positive, so the error is relative.
 JACCARD = (2e-5, 1e-6)
 JACCARD_GRADIENT = (2e-5, 1e-9)
 # A clicked pixel's gradient is rounded once more for each of up to five clicks on it.

@@ -1,7 +1,22 @@
 """trtseg turns clicks into masks: `Segmenter` loads a model, encodes an image once and answers
-every click within milliseconds.
+every click within milliseconds. Importing it loads nothing heavy; the runtime loads at first use.
 
-Importing this package loads nothing heavy; the runtime loads when one of its names is first used.
+The house, from the ground up; a room imports only from those above it in this list:
+
+    errors, types, parse, bundle    clicks and regions, typed JSON, the model's file
+    ops             single operations, in C++ and CUDA, on arrays of any library
+    runtime         images and clicks in, masks out; never torch
+        pipeline        lanes, buffers with their stages, and the chain: encode once, click cheaply
+        session         one object: its states, undo, focus crops, the mask that is shown
+        onnxruntime, tensorrt   the two backends, behind the protocols of `engine`
+        segmenter       a loaded model: begin here
+    nn              the networks in torch, their losses, checkpoints
+    adapt           learning from corrections while one clicks
+    evaluate        data sets, simulated users, metrics, methods, studies; no torch
+    train           from images with masks to a checkpoint
+    export          from a checkpoint to a bundle, a Triton repository
+    benchmark       latency by stage, and the floor under it
+    commands, cli   the command line: a file for each subcommand, and the one door
 """
 
 from __future__ import annotations
@@ -21,7 +36,7 @@ from trtseg.types import Click
 
 if TYPE_CHECKING:
     from trtseg.runtime.encoded import EncodedImage
-    from trtseg.runtime.encodings import EncodingCache
+    from trtseg.runtime.encoding_cache import EncodingCache
     from trtseg.runtime.predictor import Predictor
     from trtseg.runtime.segmenter import Segmenter
     from trtseg.runtime.session import Prediction, Session
@@ -46,7 +61,7 @@ __all__ = [
 
 _RUNTIME = {
     "EncodedImage": "trtseg.runtime.encoded",
-    "EncodingCache": "trtseg.runtime.encodings",
+    "EncodingCache": "trtseg.runtime.encoding_cache",
     "Prediction": "trtseg.runtime.session",
     "Predictor": "trtseg.runtime.predictor",
     "Segmenter": "trtseg.runtime.segmenter",

@@ -15,6 +15,12 @@ const char* name_of(Dtype dtype) {
   return "other";
 }
 
+// Bytes of an element; 1 for types that are refused later.
+i64 item_size(Dtype dtype) {
+  if (dtype == Dtype::float32 || dtype == Dtype::int32) return 4;
+  return dtype == Dtype::float16 ? 2 : 1;
+}
+
 // The ABI of DLPack 0.x, as far as it is read here.
 struct DlManaged {
   struct {
@@ -41,6 +47,12 @@ Dtype dlpack_dtype(int code, int bits) {
   if (code == 1 && bits == 8) return Dtype::uint8;
   if (code == 6 && bits == 8) return Dtype::boolean;
   return Dtype::other;
+}
+
+std::string dlpack_name(int code, int bits) {
+  const char* const kinds[] = {"int", "uint", "float", "handle", "bfloat", "complex", "bool"};
+  return (code < 7 ? std::string(kinds[code]) : "DLPack type " + std::to_string(code) + "/") +
+         std::to_string(bits);
 }
 
 std::vector<i64> as_integers(py::handle numbers) {
@@ -79,6 +91,13 @@ void check_positive(const char* name, i64 value) {
   if (value < 1) fail(name, "sides of at least 1", std::to_string(value));
 }
 
+void check_side(const char* name, i64 value) {
+  check_positive(name, value);
+  if (value > kMaxSide) {
+    fail(name, "sides of at most " + std::to_string(kMaxSide), std::to_string(value));
+  }
+}
+
 void check_dtype(const Array& array, Dtype wanted, const char* name) {
   if (array.dtype == wanted) return;
   throw py::type_error(std::string(name) + ": expected " + name_of(wanted) + ", got " +
@@ -113,8 +132,7 @@ void check_memory(Array& array, const char* name, bool writable) {
     if (side == 0) array.data = nowhere;
   }
   if (array.data == nullptr) fail(name, "an array in memory", "a null address");
-  const bool wide = array.dtype == Dtype::float32 || array.dtype == Dtype::int32;
-  const std::uintptr_t item = wide ? 4 : array.dtype == Dtype::float16 ? 2 : 1;
+  const auto item = static_cast<std::uintptr_t>(item_size(array.dtype));
   if (reinterpret_cast<std::uintptr_t>(array.data) % item != 0) {
     fail(name, "aligned memory", "an address that is no multiple of the element's size");
   }
@@ -221,6 +239,43 @@ py::dict interface_of(py::handle object, const char* attribute, const char* name
   return py::reinterpret_borrow<py::dict>(found);
 }
 
+// So that the number of elements, and with it every dense stride, fits 64 bits.
+static void check_count(const std::vector<i64>& shape, const char* name) {
+  i64 count = 1;
+  for (const i64 side : shape) {
+    if (side < 0 || (side > 0 && count > INT64_MAX / side)) {
+      fail(name, "sides of an array", shape_text(shape));
+    }
+    if (side > 0) count *= side;
+  }
+}
+
+// Throws what pybind11 throws where a value is not of its kind.
+static Array read_interface(const py::dict& interface, const char* name) {
+  Array array;
+  set_typestr(array, interface["typestr"].cast<std::string>());
+  array.shape = as_integers(interface["shape"]);
+  check_count(array.shape, name);
+  const auto data = interface["data"].cast<py::tuple>();
+  array.data = reinterpret_cast<void*>(data[0].is_none() ? 0 : data[0].cast<std::uintptr_t>());
+  array.readonly = data[1].cast<bool>();
+  set_dense_strides(array);
+  if (interface.contains("strides") && !interface["strides"].is_none()) {
+    array.stride = as_integers(interface["strides"]);
+    if (array.stride.size() != array.shape.size()) {
+      fail(name, "as many strides as sides", std::to_string(array.stride.size()));
+    }
+    const i64 item = item_size(array.dtype);
+    for (i64& stride : array.stride) {
+      if (stride % item != 0) {
+        fail(name, "strides that are whole elements", std::to_string(stride) + " bytes");
+      }
+      stride /= item;
+    }
+  }
+  return array;
+}
+
 Array from_interface(const py::dict& interface, const char* name) {
   for (const char* key : {"typestr", "shape", "data"}) {
     if (!interface.contains(key)) {
@@ -228,25 +283,24 @@ Array from_interface(const py::dict& interface, const char* name) {
                            "', got one without");
     }
   }
-  Array array;
-  const std::string typestr = interface["typestr"].cast<std::string>();
-  set_typestr(array, typestr);
-  array.shape = as_integers(interface["shape"]);
-  const auto data = interface["data"].cast<py::tuple>();
-  array.data = reinterpret_cast<void*>(data[0].is_none() ? 0 : data[0].cast<std::uintptr_t>());
-  array.readonly = data[1].cast<bool>();
-  set_dense_strides(array);
-  if (interface.contains("strides") && !interface["strides"].is_none()) {
-    array.stride = as_integers(interface["strides"]);
-    const i64 item = typestr.size() > 2 ? std::stoll(typestr.substr(2)) : 1;
-    for (i64& stride : array.stride) {
-      if (item == 0 || stride % item != 0) {
-        fail(name, "strides that are whole elements", std::to_string(stride) + " bytes");
-      }
-      stride /= item;
-    }
+  try {
+    return read_interface(interface, name);
+  } catch (const py::cast_error&) {
+  } catch (const py::error_already_set&) {
   }
-  return array;
+  throw py::type_error(std::string(name) + ": expected an array interface, got one with values of "
+                                           "the wrong kind");
+}
+
+int dlpack_device(py::handle object) {
+  if (!py::hasattr(object, "__dlpack_device__")) return kNowhere;
+  try {
+    return object.attr("__dlpack_device__")().cast<py::tuple>()[0].cast<int>();
+  } catch (const py::error_already_set&) {  // torch's "meta" device
+    return kNowhere;
+  } catch (const py::cast_error&) {
+    return kNowhere;
+  }
 }
 
 DlpackTensor take_dlpack(py::handle object, const char* name, py::object stream) {
@@ -259,18 +313,21 @@ DlpackTensor take_dlpack(py::handle object, const char* name, py::object stream)
                          std::string(py::str(error.value())));
   }
   auto* managed = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-  if (managed == nullptr) throw py::error_already_set();
+  if (managed == nullptr) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + ": expected a DLPack capsule, got " +
+                         type_name(capsule));
+  }
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
   const auto& tensor = managed->tensor;
-  DlpackTensor taken{{}, tensor.device_type, managed};
+  DlpackTensor taken{{}, managed};
   Array& array = taken.array;
   array.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
   array.dtype = tensor.dtype.lanes == 1 ? dlpack_dtype(tensor.dtype.code, tensor.dtype.bits)
                                         : Dtype::other;
   array.dtype_name = array.dtype != Dtype::other
                          ? name_of(array.dtype)
-                         : "DLPack type " + std::to_string(tensor.dtype.code) + " of " +
-                               std::to_string(tensor.dtype.bits) + " bits";
+                         : dlpack_name(tensor.dtype.code, tensor.dtype.bits);
   array.shape.assign(tensor.shape, tensor.shape + tensor.rank);
   if (tensor.strides != nullptr) {
     array.stride.assign(tensor.strides, tensor.strides + tensor.rank);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/bilinear.h"
 #include "core/half.h"
 #include "core/view.h"
 
@@ -166,6 +167,8 @@ void check_memory(Array& array, const char* name, bool writable);
 [[noreturn]] void fail(const char* name, const std::string& expected, const std::string& got);
 std::string shape_text(const std::vector<i64>& shape);
 void check_positive(const char* name, i64 value);
+// A side of a map, from 1 to kMaxSide.
+void check_side(const char* name, i64 value);
 
 // For messages.
 std::string type_name(py::handle object);
@@ -176,14 +179,16 @@ float as_float(py::handle value, const char* name);
 std::uintptr_t as_stream(py::handle value);
 
 // Values that only the host can look at without waiting: `_cuda` accepts them unseen, and its
-// kernels skip what these would have refused.
-void check_finite(View<const float, 2> points, const char* name);
+// kernels skip what this would have refused.
 void check_inside(View<const std::int32_t, 2> pixels, i64 height, i64 width, const char* name);
 
-// DLPack, for owners that offer nothing else. Keeps the capsule's memory until `release`.
+// DLPack, for owners that offer nothing else, such as torch's tensors in host memory.
+constexpr int kNowhere = 0, kHost = 1, kCuda = 2, kCudaManaged = 13;  // its numbers of devices
+// kNowhere if `object` does not offer itself.
+int dlpack_device(py::handle object);
+// Keeps the capsule's memory until `release`.
 struct DlpackTensor {
   Array array;
-  int device_type;  // 1: host, 2: CUDA, 13: CUDA managed
   void* managed;
 };
 DlpackTensor take_dlpack(py::handle object, const char* name, py::object stream);

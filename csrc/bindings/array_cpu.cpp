@@ -1,5 +1,4 @@
 // Arrays in host memory: the buffer protocol, __array_interface__, DLPack.
-#include <cmath>
 #include <deque>
 
 #include "bindings/array.h"
@@ -69,8 +68,7 @@ Array Arguments::acquire(py::handle object, const char* name, bool writable) {
   } else if (py::hasattr(object, "__array_interface__")) {
     array = from_interface(interface_of(object, "__array_interface__", name), name);
     state_->owners.push_back(py::reinterpret_borrow<py::object>(object));
-  } else if (py::hasattr(object, "__dlpack_device__") &&
-             object.attr("__dlpack_device__")().cast<py::tuple>()[0].cast<int>() == 1) {
+  } else if (dlpack_device(object) == kHost) {
     const DlpackTensor taken = take_dlpack(object, name, py::none());
     state_->tensors.push_back(taken.managed);
     array = taken.array;
@@ -83,17 +81,6 @@ Array Arguments::acquire(py::handle object, const char* name, bool writable) {
 }
 
 Stream Arguments::begin() { return state_->stream; }
-
-void check_finite(View<const float, 2> points, const char* name) {
-  for (i64 i = 0; i < points.shape[0]; ++i) {
-    for (i64 j = 0; j < points.shape[1]; ++j) {
-      if (!std::isfinite(points(i, j))) {
-        fail(name, "finite coordinates", std::to_string(points(i, j)) + " in row " +
-                                             std::to_string(i));
-      }
-    }
-  }
-}
 
 void check_inside(View<const std::int32_t, 2> pixels, i64 height, i64 width, const char* name) {
   for (i64 i = 0; i < pixels.shape[0]; ++i) {

@@ -69,7 +69,7 @@ Array Arguments::acquire(py::handle object, const char* name, bool writable) {
         known.push_back(producer);
       }
     }
-  } else if (py::hasattr(object, "__dlpack_device__")) {
+  } else if (const int device = dlpack_device(object); device == kCuda || device == kCudaManaged) {
     // The producer makes our stream wait for it.
     const DlpackTensor taken = take_dlpack(object, name, py::int_(spelled_out(state_->stream)));
     state_->tensors.push_back(taken.managed);
@@ -112,7 +112,6 @@ Stream Arguments::begin() {
 }
 
 // Only the device can look at these values, and looking would mean waiting for it.
-void check_finite(View<const float, 2>, const char*) {}
 void check_inside(View<const std::int32_t, 2>, i64, i64, const char*) {}
 
 }  // namespace trtseg

@@ -1,7 +1,6 @@
 #include "ops/best_map.h"
 
 #include "bindings/array.h"
-#include "bindings/backend.h"
 #include "bindings/module.h"
 
 namespace trtseg {
@@ -23,7 +22,7 @@ void bind_best_map(py::module_& m) {
             const auto o = arguments.output<T, 2>(out, "out", {m.shape[1], m.shape[2]});
             const Stream on = arguments.begin();
             py::gil_scoped_release unlocked;
-            backend::best_map<T, S>(m, s, o, on);
+            best_map<T, S>(m, s, o, on);
           });
         });
       },

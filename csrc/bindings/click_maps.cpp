@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "bindings/array.h"
-#include "bindings/backend.h"
 #include "bindings/module.h"
 
 namespace trtseg {
@@ -32,11 +31,11 @@ void bind_click_maps(py::module_& m) {
         with_float_type(arguments.float_type(out, "out"), [&](auto type) {
           using T = decltype(type);
           const auto o = arguments.output<T, 3>(out, "out", {4, kAny, kAny});
-          check_positive("out", o.shape[1]);
-          check_positive("out", o.shape[2]);
+          check_side("out", o.shape[1]);
+          check_side("out", o.shape[2]);
           const Stream on = arguments.begin();
           py::gil_scoped_release unlocked;
-          backend::click_maps<T>(p, with, o, on);
+          click_maps<T>(p, with, o, on);
         });
       },
       "points"_a, "out"_a, "limit_px"_a, "sigma_px"_a, "stream"_a = 0,

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "bindings/array.h"
-#include "bindings/backend.h"
 #include "bindings/module.h"
 
 namespace trtseg {
@@ -20,13 +19,11 @@ void bind_compose_mask(py::module_& m) {
         with_float_type(arguments.float_type(probability, "probability"), [&](auto type) {
           using T = decltype(type);
           const auto p = arguments.input<T, 2>(probability, "probability", {kAny, kAny});
+          for (int i = 0; i < 2; ++i) check_side("probability", p.shape[i]);
           arguments.allow_in_place("out", "previous");
           const auto o = arguments.output<std::uint8_t, 2>(out, "out", {kAny, kAny});
           const i64 height = o.shape[0], width = o.shape[1];
-          for (int i = 0; i < 2; ++i) {
-            check_positive("probability", p.shape[i]);
-            check_positive("out", o.shape[i]);
-          }
+          for (int i = 0; i < 2; ++i) check_side("out", o.shape[i]);
           if (std::isnan(threshold)) fail("threshold", "a number", "nan");
           const auto op = arguments.output<float, 2>(out_probability, "out_probability",
                                                      {height, width}, Layout::rows, true);
@@ -39,7 +36,7 @@ void bind_compose_mask(py::module_& m) {
           const auto b = arguments.output<std::int32_t, 1>(box, "box", {4}, Layout::dense, true);
           const Stream on = arguments.begin();
           py::gil_scoped_release unlocked;
-          backend::compose_mask<T>(p, threshold, o, op, before, b, on);
+          compose_mask<T>(p, threshold, o, op, before, b, on);
         });
       },
       "probability"_a, "threshold"_a, "out"_a, "out_probability"_a, "previous"_a, "box"_a,

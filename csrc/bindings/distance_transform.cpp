@@ -1,7 +1,6 @@
 #include "ops/distance_transform.h"
 
 #include "bindings/array.h"
-#include "bindings/backend.h"
 #include "bindings/module.h"
 
 namespace trtseg {
@@ -30,10 +29,10 @@ void bind_distance_transform(py::module_& m) {
         const auto index = arguments.output<std::int32_t, 3>(indices, "indices", {2, height, width},
                                                              Layout::rows, true);
         const auto memory =
-            arguments.scratch(scratch, backend::distance_transform_scratch(height, width));
+            arguments.scratch(scratch, distance_transform_scratch(height, width));
         const Stream on = arguments.begin();
         py::gil_scoped_release unlocked;
-        backend::distance_transform(in, distance, index, memory, limit, on);
+        distance_transform(in, distance, index, memory, limit, on);
       },
       "mask"_a, "out"_a, "indices"_a, "scratch"_a, "limit_px"_a, "stream"_a = 0,
       "mask bool or uint8 [H, W]; out float32 [H, W]; indices int32 [2, H, W] or None.");
@@ -41,7 +40,7 @@ void bind_distance_transform(py::module_& m) {
       "distance_transform_scratch",
       [](i64 height, i64 width) {
         check_sides(height, width);
-        return backend::distance_transform_scratch(height, width);
+        return distance_transform_scratch(height, width);
       },
       "height"_a, "width"_a, "Bytes of scratch memory for a mask of this size.");
 }

@@ -1,7 +1,6 @@
 #include "ops/jaccard.h"
 
 #include "bindings/array.h"
-#include "bindings/backend.h"
 #include "bindings/module.h"
 
 namespace trtseg {
@@ -18,7 +17,7 @@ void check_sizes(const char* name, i64 masks, i64 height, i64 width) {
   }
 }
 
-void forward(py::object masks, py::object target, py::object positive, py::object negative,
+void call_jaccard(py::object masks, py::object target, py::object positive, py::object negative,
              py::object loss, py::object penalty, py::object sums, py::object scratch,
              py::object stream) {
   Arguments arguments(stream);
@@ -35,14 +34,14 @@ void forward(py::object masks, py::object target, py::object positive, py::objec
     const auto l = arguments.output<float, 1>(loss, "loss", {count});
     const auto q = arguments.output<float, 1>(penalty, "penalty", {count});
     const auto s = arguments.output<float, 2>(sums, "sums", {count, 2}, Layout::dense);
-    const auto memory = arguments.scratch(scratch, backend::jaccard_scratch(count, height, width));
+    const auto memory = arguments.scratch(scratch, jaccard_scratch(count, height, width));
     const Stream on = arguments.begin();
     py::gil_scoped_release unlocked;
-    backend::jaccard<T>(m, t, p, n, l, q, s, memory, on);
+    jaccard<T>(m, t, p, n, l, q, s, memory, on);
   });
 }
 
-void backward(py::object target, py::object positive, py::object negative, py::object sums,
+void call_gradient(py::object target, py::object positive, py::object negative, py::object sums,
               py::object loss_weight, py::object penalty_weight, py::object grad,
               py::object stream) {
   Arguments arguments(stream);
@@ -61,21 +60,21 @@ void backward(py::object target, py::object positive, py::object negative, py::o
     const auto q = arguments.input<float, 1>(penalty_weight, "penalty_weight", {count});
     const Stream on = arguments.begin();
     py::gil_scoped_release unlocked;
-    backend::jaccard_backward<T>(t, p, n, s, l, q, g, on);
+    jaccard_gradient<T>(t, p, n, s, l, q, g, on);
   });
 }
 
 }  // namespace
 
 void bind_jaccard(py::module_& m) {
-  m.def("jaccard", &forward, "masks"_a, "target"_a, "positive"_a, "negative"_a, "loss"_a,
+  m.def("jaccard", &call_jaccard, "masks"_a, "target"_a, "positive"_a, "negative"_a, "loss"_a,
         "penalty"_a, "sums"_a, "scratch"_a, "stream"_a = 0,
         "masks T [M, H, W]; target uint8 [H, W]; positive int32 [P, 2] and negative int32 [Q, 2] "
         "(y, x); loss, penalty float32 [M]; sums float32 [M, 2]; T: float32 or float16.");
-  m.def("jaccard_backward", &backward, "target"_a, "positive"_a, "negative"_a, "sums"_a,
+  m.def("jaccard_gradient", &call_gradient, "target"_a, "positive"_a, "negative"_a, "sums"_a,
         "loss_weight"_a, "penalty_weight"_a, "grad"_a, "stream"_a = 0,
         "sums float32 [M, 2] of the forward pass; weights float32 [M]; grad T [M, H, W].");
-  m.def("jaccard_scratch", &backend::jaccard_scratch, "masks"_a, "height"_a, "width"_a,
+  m.def("jaccard_scratch", &jaccard_scratch, "masks"_a, "height"_a, "width"_a,
         "Bytes of scratch memory.");
 }
 

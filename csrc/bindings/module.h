@@ -3,17 +3,22 @@
 
 #include <pybind11/pybind11.h>
 
+// Every op's name, once.
+#define TRTSEG_OPS(EACH)   \
+  EACH(add_guidance)       \
+  EACH(best_map)           \
+  EACH(click_maps)         \
+  EACH(compose_mask)       \
+  EACH(distance_transform) \
+  EACH(hypercolumn)        \
+  EACH(jaccard)            \
+  EACH(prepare_image)
+
 namespace trtseg {
 
 void bind_platform(pybind11::module_& m);  // threads of _cpu, device queries of _cuda
-void bind_distance_map(pybind11::module_& m);
-void bind_distance_transform(pybind11::module_& m);
-void bind_hypercolumn(pybind11::module_& m);
-void bind_add_guidance(pybind11::module_& m);
-void bind_jaccard(pybind11::module_& m);
-void bind_compose_mask(pybind11::module_& m);
-void bind_click_maps(pybind11::module_& m);
-void bind_best_map(pybind11::module_& m);
-void bind_prepare_image(pybind11::module_& m);
+#define TRTSEG_DECLARE(op) void bind_##op(pybind11::module_& m);
+TRTSEG_OPS(TRTSEG_DECLARE)
+#undef TRTSEG_DECLARE
 
 }  // namespace trtseg

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "bindings/array.h"
-#include "bindings/backend.h"
 #include "bindings/module.h"
 
 namespace trtseg {
@@ -32,14 +31,14 @@ static void prepare(Arguments& arguments, py::handle pixels, Preparation with, p
   if (channels != 1 && channels != 3 && channels != 4) {
     fail("pixels", "1, 3 or 4 channels", std::to_string(channels));
   }
-  for (int i = 0; i < 2; ++i) check_positive("pixels", p.shape[i]);
+  for (int i = 0; i < 2; ++i) check_side("pixels", p.shape[i]);
   with_float_type(arguments.float_type(out, "out"), [&](auto type) {
     using T = decltype(type);
     const auto o = arguments.output<T, 3>(out, "out", {3, kAny, kAny});
-    for (int i = 1; i < 3; ++i) check_positive("out", o.shape[i]);
+    for (int i = 1; i < 3; ++i) check_side("out", o.shape[i]);
     const Stream on = arguments.begin();
     py::gil_scoped_release unlocked;
-    backend::prepare_image<S, T>(p, with, o, on);
+    prepare_image<S, T>(p, with, o, on);
   });
 }
 

@@ -7,6 +7,10 @@
 
 namespace trtseg {
 
+// Sides of what is resampled are at most this: beyond, the positions of neighbouring pixels are no
+// longer different numbers in float. The bindings refuse more, so a position fits an int.
+constexpr i64 kMaxSide = i64{1} << 23;
+
 // Output position i reads source positions `first` and `second`: first + weight * (second - first).
 struct Tap {
   int first;
@@ -37,32 +41,6 @@ TRTSEG_HD inline float bilinear(float top_left, float top_right, float bottom_le
                                 float bottom_right, float weight_y, float weight_x) {
   return lerp(lerp(top_left, top_right, weight_x), lerp(bottom_left, bottom_right, weight_x),
               weight_y);
-}
-
-// How much output position i takes from source position `source_index`.
-TRTSEG_HD inline float tap_share(Tap tap, i64 source_index) {
-  float share = 0.0f;
-  if (tap.first == source_index) share += 1.0f - tap.weight;
-  if (tap.second == source_index) share += tap.weight;
-  return share;
-}
-
-// The outputs that may read source position j: [begin, end), generous by one on either side;
-// tap_share is 0 for those that do not.
-struct Range {
-  i64 begin;
-  i64 end;
-};
-
-TRTSEG_HD inline Range reading_outputs(i64 j, float scale, i64 source, i64 output) {
-  // The first and the last source position are read by everything that clamping moves onto them.
-  const float low = (static_cast<float>(j) - 0.5f) / scale - 0.5f;
-  const float high = (static_cast<float>(j) + 1.5f) / scale - 0.5f;
-  i64 begin = j == 0 ? 0 : static_cast<i64>(floorf(low)) - 1;
-  i64 end = j == source - 1 ? output : static_cast<i64>(ceilf(high)) + 2;
-  begin = begin > 0 ? begin : 0;
-  end = end < output ? end : output;
-  return {begin, end};
 }
 
 }  // namespace trtseg

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "core/half.h"
 #include "core/view.h"
@@ -23,8 +24,19 @@ inline __device__ Pack<T, N> load_pack(const T* address) {
   return *reinterpret_cast<const Pack<T, N>*>(address);
 }
 
+// The compiler loads a pack in one access, but stores its values one by one, unless told otherwise.
 template <int N, class T>
 inline __device__ void store_pack(T* address, const Pack<T, N>& pack) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(pack) == 16) {
+    std::uint32_t word[4];
+    std::memcpy(word, &pack, sizeof word);
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
+                 "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3])
+                 : "memory");
+    return;
+  }
+#endif
   *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 

@@ -18,6 +18,18 @@
 #define TRTSEG_CLONES
 #endif
 
+// In front of a loop whose iterations are independent of each other, which the compiler cannot see
+// where an output may be the very array of an input.
+#if defined(__clang__)
+#define TRTSEG_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define TRTSEG_INDEPENDENT _Pragma("GCC ivdep")
+#elif defined(_MSC_VER)
+#define TRTSEG_INDEPENDENT __pragma(loop(ivdep))
+#else
+#define TRTSEG_INDEPENDENT
+#endif
+
 namespace trtseg {
 
 // Floats that a loop handles at a time: a few such rows fit the first-level cache and the stack.

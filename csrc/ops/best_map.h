@@ -19,13 +19,7 @@ TRTSEG_HD inline i64 best_index(View<const S, 1> scores) {
 
 // out [h, w] = maps [M, h, w] at best_index(scores), M at least 1. Rows may be strided. T, S: float,
 // half.
-namespace cpu {
 template <class T, class S>
 void best_map(View<const T, 3> maps, View<const S, 1> scores, View<T, 2> out, Stream stream);
-}
-namespace cuda {
-template <class T, class S>
-void best_map(View<const T, 3> maps, View<const S, 1> scores, View<T, 2> out, Stream stream);
-}
 
 }  // namespace trtseg

@@ -17,19 +17,19 @@ static __global__ void best_map_kernel(View<const T, 3> maps, View<const S, 1> s
 }
 
 template <class T, class S>
-void cuda::best_map(View<const T, 3> maps, View<const S, 1> scores, View<T, 2> out, Stream stream) {
+void best_map(View<const T, 3> maps, View<const S, 1> scores, View<T, 2> out, Stream stream) {
   const dim3 block(32, 8), grid(ceil_div(out.shape[1], 32), row_blocks(out.shape[0], 8));
   best_map_kernel<T, S><<<grid, block, 0, cuda_stream(stream)>>>(maps, scores, out);
   check_cuda(cudaGetLastError(), "best_map");
 }
 
-template void cuda::best_map<float, float>(View<const float, 3>, View<const float, 1>,
+template void best_map<float, float>(View<const float, 3>, View<const float, 1>,
                                            View<float, 2>, Stream);
-template void cuda::best_map<float, half>(View<const float, 3>, View<const half, 1>,
+template void best_map<float, half>(View<const float, 3>, View<const half, 1>,
                                           View<float, 2>, Stream);
-template void cuda::best_map<half, float>(View<const half, 3>, View<const float, 1>,
+template void best_map<half, float>(View<const half, 3>, View<const float, 1>,
                                           View<half, 2>, Stream);
-template void cuda::best_map<half, half>(View<const half, 3>, View<const half, 1>, View<half, 2>,
+template void best_map<half, half>(View<const half, 3>, View<const half, 1>, View<half, 2>,
                                          Stream);
 
 }  // namespace trtseg

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 #include "core/half.h"
 #include "core/view.h"
-#include "ops/distance_map.h"
 
 namespace trtseg {
 
@@ -14,43 +15,59 @@ struct ClickMaps {
   float falloff;  // -1 / (2 sigma^2) of Gaussian click maps; 0 for maps of points
 };
 
-// Whether a click lies on pixel i of an axis; clicks beyond the map lie on its border.
-TRTSEG_HD inline bool lies_on(float click, i64 i, i64 size) {
+// Square of the distance from pixel (y, x) to a point. NaN coordinates give NaN, which loses every
+// comparison and so contributes nothing.
+TRTSEG_HD inline float squared_distance(float point_y, float point_x, float y, float x) {
+  const float dy = point_y - y, dx = point_x - x;
+  return dy * dy + dx * dx;
+}
+
+// min(limit, root of the square).
+TRTSEG_HD inline float truncated_root(float squared, float limit) {
+  const float distance = sqrtf(squared);
+  return distance < limit ? distance : limit;
+}
+
+// exp(x) for x <= 0 within two units in the last place, and 0 where that is no normal float. Of
+// multiplications and additions alone: it vectorises, and every backend computes the same bits.
+TRTSEG_HD inline float exp_of_negative(float x) {
+  const bool vanishes = x < -87.0f;
+  x = vanishes ? -87.0f : x;
+  // x = n ln 2 + r with |r| <= ln 2 / 2; adding 1.5 2^23 rounds to an integer, in the last bits.
+  const float shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = (p * (r * r) + r) + 1.0f;
+  std::uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits - 0x4b400000u + 127u) << 23;  // 2^n
+  float scale;
+  std::memcpy(&scale, &bits, sizeof scale);
+  return vanishes ? 0.0f : p * scale;
+}
+
+// A Gaussian S where the nearest click is at this truncated distance.
+TRTSEG_HD inline float click_bump(float distance, float falloff) {
+  return exp_of_negative(distance * distance * falloff);
+}
+
+// The pixel of an axis on which a click lies, as a float; clicks beyond the map lie on its border.
+TRTSEG_HD inline float click_cell(float click, i64 size) {
   float cell = floorf(click + 0.5f);
   cell = cell > 0.0f ? cell : 0.0f;
   const float last = static_cast<float>(size - 1);
-  return (cell < last ? cell : last) == static_cast<float>(i);
-}
-
-// S at pixel (y, x) of a map of height x width, for clicks of one kind, [N, 2], of which the nearest
-// is at a truncated distance.
-TRTSEG_HD inline float click_value(View<const float, 2> points, float distance, i64 y, i64 x,
-                                   i64 height, i64 width, ClickMaps with) {
-  if (with.falloff < 0.0f) {
-    const float exponent = distance * distance * with.falloff;
-    return exponent < -104.0f ? 0.0f : expf(exponent);  // below, the nearest float is 0
-  }
-  for (i64 i = 0; i < points.shape[0]; ++i) {
-    const float py = points(i, 0), px = points(i, 1);
-    if (py == py && px == px && lies_on(py, y, height) && lies_on(px, x, width)) return 1.0f;
-  }
-  return 0.0f;
-}
-
-TRTSEG_HD inline View<const float, 2> clicks_of(View<const float, 3> points, i64 kind) {
-  return {points.data + kind * points.stride[0], {points.shape[1], 2}, {points.stride[1], 1}};
+  return cell < last ? cell : last;
 }
 
 // points [2, N, 2]: positive and negative clicks, (y, x) in pixels of the maps; N may be 0, and a
 // point of NaN is none, so that a list of fixed length holds any number of clicks. out [4, H, W]:
 // S_p, S_n (1 on a click, or exp(falloff d^2)), T_p, T_n (d / limit). T: float, half.
-namespace cpu {
 template <class T>
 void click_maps(View<const float, 3> points, ClickMaps with, View<T, 3> out, Stream stream);
-}
-namespace cuda {
-template <class T>
-void click_maps(View<const float, 3> points, ClickMaps with, View<T, 3> out, Stream stream);
-}
 
 }  // namespace trtseg

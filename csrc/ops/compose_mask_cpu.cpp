@@ -96,7 +96,7 @@ struct Composition {
 }  // namespace
 
 template <class T>
-void cpu::compose_mask(View<const T, 2> probability, float threshold, View<std::uint8_t, 2> out,
+void compose_mask(View<const T, 2> probability, float threshold, View<std::uint8_t, 2> out,
                        View<float, 2> out_probability, View<const std::uint8_t, 2> previous,
                        View<std::int32_t, 1> box, Stream) {
   const Composition<T> composition{probability, threshold, out, out_probability, previous};
@@ -118,10 +118,10 @@ void cpu::compose_mask(View<const T, 2> probability, float threshold, View<std::
   box(3) = static_cast<std::int32_t>(all.x1);
 }
 
-template void cpu::compose_mask<float>(View<const float, 2>, float, View<std::uint8_t, 2>,
+template void compose_mask<float>(View<const float, 2>, float, View<std::uint8_t, 2>,
                                        View<float, 2>, View<const std::uint8_t, 2>,
                                        View<std::int32_t, 1>, Stream);
-template void cpu::compose_mask<half>(View<const half, 2>, float, View<std::uint8_t, 2>,
+template void compose_mask<half>(View<const half, 2>, float, View<std::uint8_t, 2>,
                                       View<float, 2>, View<const std::uint8_t, 2>,
                                       View<std::int32_t, 1>, Stream);
 

@@ -106,7 +106,7 @@ static __global__ void compose_kernel(View<const T, 2> probability, Compose with
 }
 
 template <class T>
-void cuda::compose_mask(View<const T, 2> probability, float threshold, View<std::uint8_t, 2> out,
+void compose_mask(View<const T, 2> probability, float threshold, View<std::uint8_t, 2> out,
                         View<float, 2> out_probability, View<const std::uint8_t, 2> previous,
                         View<std::int32_t, 1> box, Stream stream) {
   const cudaStream_t on = cuda_stream(stream);
@@ -130,10 +130,10 @@ void cuda::compose_mask(View<const T, 2> probability, float threshold, View<std:
   }
 }
 
-template void cuda::compose_mask<float>(View<const float, 2>, float, View<std::uint8_t, 2>,
+template void compose_mask<float>(View<const float, 2>, float, View<std::uint8_t, 2>,
                                         View<float, 2>, View<const std::uint8_t, 2>,
                                         View<std::int32_t, 1>, Stream);
-template void cuda::compose_mask<half>(View<const half, 2>, float, View<std::uint8_t, 2>,
+template void compose_mask<half>(View<const half, 2>, float, View<std::uint8_t, 2>,
                                        View<float, 2>, View<const std::uint8_t, 2>,
                                        View<std::int32_t, 1>, Stream);
 

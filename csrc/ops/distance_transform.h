@@ -46,17 +46,9 @@ TRTSEG_HD inline float exact_root(std::int32_t squared) {
 // True pixel exists: out = limit, indices = -1. The index is that of a nearest pixel also where the
 // distance was truncated. Which of several equally near pixels is named is not specified.
 // scratch: at least distance_transform_scratch(H, W) bytes, aligned to 16, contents irrelevant.
-namespace cpu {
 i64 distance_transform_scratch(i64 height, i64 width);
 void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
                         View<std::int32_t, 3> indices, View<std::uint8_t, 1> scratch, float limit,
                         Stream stream);
-}  // namespace cpu
-namespace cuda {
-i64 distance_transform_scratch(i64 height, i64 width);
-void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
-                        View<std::int32_t, 3> indices, View<std::uint8_t, 1> scratch, float limit,
-                        Stream stream);
-}  // namespace cuda
 
 }  // namespace trtseg

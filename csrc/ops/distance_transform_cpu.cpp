@@ -173,11 +173,11 @@ void transform_row(View<const std::uint8_t, 2> mask, View<float, 2> out, View<i3
 
 }  // namespace
 
-i64 cpu::distance_transform_scratch(i64 height, i64 width) {
+i64 distance_transform_scratch(i64 height, i64 width) {
   return plane_bytes(height, width) + max_threads() * row_bytes(width);
 }
 
-void cpu::distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
+void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
                              View<i32, 3> indices, View<std::uint8_t, 1> memory, float limit,
                              Stream) {
   const i64 height = mask.shape[0], width = mask.shape[1];

@@ -154,11 +154,11 @@ static __global__ void __launch_bounds__(kThreads)
 
 static i64 round_up(i64 bytes) { return (bytes + 15) / 16 * 16; }
 
-i64 cuda::distance_transform_scratch(i64 height, i64 width) {
+i64 distance_transform_scratch(i64 height, i64 width) {
   return round_up(height * width * 2) + (height + kBand - 1) / kBand * width * 4;
 }
 
-void cuda::distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
+void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
                               View<i32, 3> indices, View<std::uint8_t, 1> scratch, float limit,
                               Stream stream) {
   const cudaStream_t on = cuda_stream(stream);

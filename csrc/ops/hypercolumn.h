@@ -13,22 +13,8 @@ namespace trtseg {
 // Order of the sum, in float: bias, then image channels 0, 1, 2, then levels 0, 1, ...
 // Every array may have strided rows and planes; `out` shares no memory with what is read. T: float,
 // half.
-//
-// Backward: level_grads.level[l] = d sum(grad * out) / d level_l, in gather form: every element is
-// written once by one thread that sums in a fixed order, so the result is deterministic.
-namespace cpu {
 template <class T>
 void hypercolumn(Levels<const T> levels, View<const T, 3> image, View<const float, 2> image_weight,
                  View<const float, 1> bias, View<T, 3> out, Stream stream);
-template <class T>
-void hypercolumn_backward(View<const T, 3> grad, Levels<T> level_grads, Stream stream);
-}  // namespace cpu
-namespace cuda {
-template <class T>
-void hypercolumn(Levels<const T> levels, View<const T, 3> image, View<const float, 2> image_weight,
-                 View<const float, 1> bias, View<T, 3> out, Stream stream);
-template <class T>
-void hypercolumn_backward(View<const T, 3> grad, Levels<T> level_grads, Stream stream);
-}  // namespace cuda
 
 }  // namespace trtseg

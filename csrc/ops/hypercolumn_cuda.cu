@@ -7,7 +7,6 @@
 // and walks along the source row, where most steps need no new column.
 #include "core/check.cuh"
 #include "core/pack.cuh"
-#include "core/reduce.cuh"
 #include "ops/hypercolumn.h"
 
 namespace trtseg {
@@ -147,7 +146,7 @@ static __global__ void __launch_bounds__(128, 4)  // else the compiler spills fo
 }
 
 template <class T>
-void cuda::hypercolumn(Levels<const T> levels, View<const T, 3> image,
+void hypercolumn(Levels<const T> levels, View<const T, 3> image,
                        View<const float, 2> image_weight, View<const float, 1> bias,
                        View<T, 3> out, Stream stream) {
   constexpr int N = kPixels<T>;
@@ -165,65 +164,9 @@ void cuda::hypercolumn(Levels<const T> levels, View<const T, 3> image,
   check_cuda(cudaGetLastError(), "hypercolumn");
 }
 
-// An element of a level gathers from the outputs that read it, kLanes neighbouring lanes together:
-// one where few read it, a warp where hundreds do.
-template <class T, int kLanes>
-static __global__ void __launch_bounds__(256)
-    backward_kernel(View<const T, 3> grad, View<T, 3> level) {
-  const i64 height = grad.shape[1], width = grad.shape[2];
-  const i64 rows = level.shape[1], columns = level.shape[2], c = blockIdx.z;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const i64 j = static_cast<i64>(blockIdx.x) * (256 / kLanes) + threadIdx.x / kLanes;
-  const float scale_y = tap_scale(rows, height), scale_x = tap_scale(columns, width);
-  for (i64 i = blockIdx.y; i < rows; i += gridDim.y) {
-    float sum = 0.0f;
-    if (j < columns) {
-      const Range ys = reading_outputs(i, scale_y, rows, height);
-      const Range xs = reading_outputs(j, scale_x, columns, width);
-      for (i64 y = ys.begin; y < ys.end; ++y) {
-        const float share_y = tap_share(make_tap(y, scale_y, rows), i);
-        if (share_y == 0.0f) continue;
-        const T* row = grad.row(c, y);
-        for (i64 x = xs.begin + lane; x < xs.end; x += kLanes) {
-          sum += share_y * tap_share(make_tap(x, scale_x, columns), j) * to_float(row[x]);
-        }
-      }
-    }
-    sum = warp_sum(sum, kLanes);  // all lanes of the warp, also those beyond the level
-    if (lane == 0 && j < columns) level(c, i, j) = from_float<T>(sum);
-  }
-}
-
-template <class T, int kLanes>
-static void gather(View<const T, 3> grad, View<T, 3> level, cudaStream_t on) {
-  const dim3 grid(ceil_div(level.shape[2], 256 / kLanes), row_blocks(level.shape[1], 1),
-                  static_cast<unsigned>(level.shape[0]));
-  backward_kernel<T, kLanes><<<grid, 256, 0, on>>>(grad, level);
-  check_cuda(cudaGetLastError(), "hypercolumn_backward");
-}
-
-template <class T>
-void cuda::hypercolumn_backward(View<const T, 3> grad, Levels<T> level_grads, Stream stream) {
-  const cudaStream_t on = cuda_stream(stream);
-  for (int l = 0; l < level_grads.count; ++l) {
-    const View<T, 3>& level = level_grads.level[l];
-    const i64 readers = 2 * grad.shape[2] / level.shape[2];  // in a row, about
-    if (readers < 8) {
-      gather<T, 1>(grad, level, on);
-    } else if (readers < 32) {
-      gather<T, 8>(grad, level, on);
-    } else {
-      gather<T, 32>(grad, level, on);
-    }
-  }
-}
-
-#define INSTANTIATE(T)                                                                         \
-  template void cuda::hypercolumn<T>(Levels<const T>, View<const T, 3>, View<const float, 2>,  \
-                                     View<const float, 1>, View<T, 3>, Stream);                \
-  template void cuda::hypercolumn_backward<T>(View<const T, 3>, Levels<T>, Stream);
-INSTANTIATE(float)
-INSTANTIATE(half)
-#undef INSTANTIATE
+template void hypercolumn<float>(Levels<const float>, View<const float, 3>, View<const float, 2>,
+                                 View<const float, 1>, View<float, 3>, Stream);
+template void hypercolumn<half>(Levels<const half>, View<const half, 3>, View<const float, 2>,
+                                View<const float, 1>, View<half, 3>, Stream);
 
 }  // namespace trtseg

@@ -51,7 +51,6 @@ TRTSEG_HD inline float jaccard_slope(float object, float background, int target)
 //
 // Backward: grad [M, H, W] = loss_weight[m] * d loss[m] / d mask + penalty_weight[m] * d penalty[m]
 // / d mask. The masks themselves are not read again: the gradient depends on them through sums alone.
-namespace cpu {
 i64 jaccard_scratch(i64 masks, i64 height, i64 width);
 template <class T>
 void jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
@@ -59,23 +58,9 @@ void jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
              View<float, 1> loss, View<float, 1> penalty, View<float, 2> sums,
              View<std::uint8_t, 1> scratch, Stream stream);
 template <class T>
-void jaccard_backward(View<const std::uint8_t, 2> target, View<const std::int32_t, 2> positive,
+void jaccard_gradient(View<const std::uint8_t, 2> target, View<const std::int32_t, 2> positive,
                       View<const std::int32_t, 2> negative, View<const float, 2> sums,
                       View<const float, 1> loss_weight, View<const float, 1> penalty_weight,
                       View<T, 3> grad, Stream stream);
-}  // namespace cpu
-namespace cuda {
-i64 jaccard_scratch(i64 masks, i64 height, i64 width);
-template <class T>
-void jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
-             View<const std::int32_t, 2> positive, View<const std::int32_t, 2> negative,
-             View<float, 1> loss, View<float, 1> penalty, View<float, 2> sums,
-             View<std::uint8_t, 1> scratch, Stream stream);
-template <class T>
-void jaccard_backward(View<const std::uint8_t, 2> target, View<const std::int32_t, 2> positive,
-                      View<const std::int32_t, 2> negative, View<const float, 2> sums,
-                      View<const float, 1> loss_weight, View<const float, 1> penalty_weight,
-                      View<T, 3> grad, Stream stream);
-}  // namespace cuda
 
 }  // namespace trtseg

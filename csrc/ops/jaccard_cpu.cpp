@@ -73,12 +73,12 @@ void add_to_clicks(View<T, 3> grad, i64 m, View<const std::int32_t, 2> pixels, f
 
 }  // namespace
 
-i64 cpu::jaccard_scratch(i64 masks, i64 height, i64 width) {
+i64 jaccard_scratch(i64 masks, i64 height, i64 width) {
   return chunks_of(height * width) * masks * static_cast<i64>(sizeof(Sums));
 }
 
 template <class T>
-void cpu::jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
+void jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
                   View<const std::int32_t, 2> positive, View<const std::int32_t, 2> negative,
                   View<float, 1> loss, View<float, 1> penalty, View<float, 2> sums,
                   View<std::uint8_t, 1> scratch, Stream) {
@@ -128,7 +128,7 @@ void cpu::jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
 }
 
 template <class T>
-void cpu::jaccard_backward(View<const std::uint8_t, 2> target,
+void jaccard_gradient(View<const std::uint8_t, 2> target,
                            View<const std::int32_t, 2> positive,
                            View<const std::int32_t, 2> negative, View<const float, 2> sums,
                            View<const float, 1> loss_weight, View<const float, 1> penalty_weight,
@@ -156,20 +156,20 @@ void cpu::jaccard_backward(View<const std::uint8_t, 2> target,
   }
 }
 
-template void cpu::jaccard<float>(View<const float, 3>, View<const std::uint8_t, 2>,
+template void jaccard<float>(View<const float, 3>, View<const std::uint8_t, 2>,
                                   View<const std::int32_t, 2>, View<const std::int32_t, 2>,
                                   View<float, 1>, View<float, 1>, View<float, 2>,
                                   View<std::uint8_t, 1>, Stream);
-template void cpu::jaccard<half>(View<const half, 3>, View<const std::uint8_t, 2>,
+template void jaccard<half>(View<const half, 3>, View<const std::uint8_t, 2>,
                                  View<const std::int32_t, 2>, View<const std::int32_t, 2>,
                                  View<float, 1>, View<float, 1>, View<float, 2>,
                                  View<std::uint8_t, 1>, Stream);
-template void cpu::jaccard_backward<float>(View<const std::uint8_t, 2>,
+template void jaccard_gradient<float>(View<const std::uint8_t, 2>,
                                            View<const std::int32_t, 2>,
                                            View<const std::int32_t, 2>, View<const float, 2>,
                                            View<const float, 1>, View<const float, 1>,
                                            View<float, 3>, Stream);
-template void cpu::jaccard_backward<half>(View<const std::uint8_t, 2>, View<const std::int32_t, 2>,
+template void jaccard_gradient<half>(View<const std::uint8_t, 2>, View<const std::int32_t, 2>,
                                           View<const std::int32_t, 2>, View<const float, 2>,
                                           View<const float, 1>, View<const float, 1>,
                                           View<half, 3>, Stream);

@@ -134,12 +134,12 @@ static __global__ void __launch_bounds__(kThreads)
   penalty(m) = disobeyed;
 }
 
-i64 cuda::jaccard_scratch(i64 masks, i64 height, i64 width) {
+i64 jaccard_scratch(i64 masks, i64 height, i64 width) {
   return masks * sum_blocks(height * width) * 2 * static_cast<i64>(sizeof(float));
 }
 
 template <class T>
-void cuda::jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
+void jaccard(View<const T, 3> masks, View<const std::uint8_t, 2> target,
                    View<const std::int32_t, 2> positive, View<const std::int32_t, 2> negative,
                    View<float, 1> loss, View<float, 1> penalty, View<float, 2> sums,
                    View<std::uint8_t, 1> scratch, Stream stream) {
@@ -223,7 +223,7 @@ static __global__ void click_kernel(View<const std::uint8_t, 2> target,
 }
 
 template <class T>
-void cuda::jaccard_backward(View<const std::uint8_t, 2> target,
+void jaccard_gradient(View<const std::uint8_t, 2> target,
                             View<const std::int32_t, 2> positive,
                             View<const std::int32_t, 2> negative, View<const float, 2> sums,
                             View<const float, 1> loss_weight, View<const float, 1> penalty_weight,
@@ -234,21 +234,21 @@ void cuda::jaccard_backward(View<const std::uint8_t, 2> target,
   const bool packed = whole_groups(grad.data, target.data, pixels);
   gradient_kernel<T><<<ceil_div(pixels, kThreads * kGroup), kThreads, 0, on>>>(
       target.data, sums, loss_weight, grad.data, count, pixels, packed);
-  check_cuda(cudaGetLastError(), "jaccard_backward");
+  check_cuda(cudaGetLastError(), "jaccard_gradient");
   const i64 clicks = positive.shape[0] + negative.shape[0];
   if (clicks == 0) return;
   const dim3 grid(ceil_div(clicks, 64), static_cast<unsigned>(count));
   click_kernel<T><<<grid, 64, 0, on>>>(target, positive, negative, sums, loss_weight,
                                        penalty_weight, grad);
-  check_cuda(cudaGetLastError(), "jaccard_backward");
+  check_cuda(cudaGetLastError(), "jaccard_gradient");
 }
 
 #define INSTANTIATE(T)                                                                          \
-  template void cuda::jaccard<T>(View<const T, 3>, View<const std::uint8_t, 2>,                 \
+  template void jaccard<T>(View<const T, 3>, View<const std::uint8_t, 2>,                 \
                                  View<const std::int32_t, 2>, View<const std::int32_t, 2>,      \
                                  View<float, 1>, View<float, 1>, View<float, 2>,                \
                                  View<std::uint8_t, 1>, Stream);                                \
-  template void cuda::jaccard_backward<T>(                                                      \
+  template void jaccard_gradient<T>(                                                      \
       View<const std::uint8_t, 2>, View<const std::int32_t, 2>, View<const std::int32_t, 2>,    \
       View<const float, 2>, View<const float, 1>, View<const float, 1>, View<T, 3>, Stream);
 INSTANTIATE(float)

@@ -93,13 +93,7 @@ TRTSEG_HD inline Colour prepared(View<const S, 3> pixels, const Preparation& wit
 
 // pixels [H, W, 1, 3 or 4], rows and pixels may be strided, the fourth channel is alpha; out [3, h,
 // w], RGB. S: uint8 (0 .. 255), float, half (0 .. 1); T: float, half.
-namespace cpu {
 template <class S, class T>
 void prepare_image(View<const S, 3> pixels, Preparation with, View<T, 3> out, Stream stream);
-}
-namespace cuda {
-template <class S, class T>
-void prepare_image(View<const S, 3> pixels, Preparation with, View<T, 3> out, Stream stream);
-}
 
 }  // namespace trtseg

@@ -18,23 +18,23 @@ static __global__ void prepare_image_kernel(View<const S, 3> pixels, Preparation
 }
 
 template <class S, class T>
-void cuda::prepare_image(View<const S, 3> pixels, Preparation with, View<T, 3> out, Stream stream) {
+void prepare_image(View<const S, 3> pixels, Preparation with, View<T, 3> out, Stream stream) {
   const dim3 block(32, 8), grid(ceil_div(out.shape[2], 32), row_blocks(out.shape[1], 8));
   prepare_image_kernel<S, T><<<grid, block, 0, cuda_stream(stream)>>>(pixels, with, out);
   check_cuda(cudaGetLastError(), "prepare_image");
 }
 
-template void cuda::prepare_image<std::uint8_t, float>(View<const std::uint8_t, 3>, Preparation,
+template void prepare_image<std::uint8_t, float>(View<const std::uint8_t, 3>, Preparation,
                                   View<float, 3>, Stream);
-template void cuda::prepare_image<std::uint8_t, half>(View<const std::uint8_t, 3>, Preparation,
+template void prepare_image<std::uint8_t, half>(View<const std::uint8_t, 3>, Preparation,
                                   View<half, 3>, Stream);
-template void cuda::prepare_image<float, float>(View<const float, 3>, Preparation,
+template void prepare_image<float, float>(View<const float, 3>, Preparation,
                                   View<float, 3>, Stream);
-template void cuda::prepare_image<float, half>(View<const float, 3>, Preparation,
+template void prepare_image<float, half>(View<const float, 3>, Preparation,
                                   View<half, 3>, Stream);
-template void cuda::prepare_image<half, float>(View<const half, 3>, Preparation,
+template void prepare_image<half, float>(View<const half, 3>, Preparation,
                                   View<float, 3>, Stream);
-template void cuda::prepare_image<half, half>(View<const half, 3>, Preparation,
+template void prepare_image<half, half>(View<const half, 3>, Preparation,
                                   View<half, 3>, Stream);
 
 }  // namespace trtseg

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapt.conftest import CLICKS, IMAGE, click_through, make_learner
-from trtseg.adapt import ClickAdapter, Learning, adapter
+from trtseg.adapt import ClickAdapter, Learner, Learning
 from trtseg.adapt.importance import importance_path, save_importance
 
 
@@ -20,7 +20,7 @@ def _open(segmenter, learner, photo, **options):
 
 
 def _weights(session):
-    return session._states[session._at].weights
+    return session._state.present.weights
 
 
 def _frozen(learner):
@@ -134,7 +134,7 @@ def test_only_the_chosen_layers_move(segmenter, importance, photo):
     }
 
 
-def test_other_hypotheses_keep_their_heads(segmenter, importance, photo):
+def test_other_candidates_keep_their_heads(segmenter, importance, photo):
     """Only the row of the shown candidate learns; the others stay where they were."""
     free = make_learner(
         segmenter, importance, image=Learning(5, 1e-3, 1.0, 0.0, guidance="earlier")
@@ -167,20 +167,21 @@ def test_corrections_respected_counts_clicked_pixels(segmenter, photo):
     assert session.corrections_respected == pytest.approx(np.mean(right))
 
 
-def test_by_name_in_the_api(segmenter, importance, photo):
+def test_of_a_segmenter_all_adapters_share_one_learner(segmenter, importance, photo):
     path = importance_path(segmenter.bundle)
     save_importance(path, importance, segmenter.bundle.fingerprint, {})
     try:
-        session = segmenter.session(segmenter.encode(photo), adapt="image")
+        adapter = ClickAdapter(segmenter)
+        session = segmenter.session(segmenter.encode(photo), adapt=adapter)
         click_through(session)
         assert session.prediction.timing.adapt_ms > 0
-        with pytest.raises(ValueError, match=r"Segmenter\.sequence"):
-            adapter(segmenter, "both")
+        assert ClickAdapter(segmenter).learner is adapter.learner is Learner.of(segmenter)
+        assert Learner.of(adapter.learner) is adapter.learner
     finally:
         path.unlink()
 
 
-def test_torch_is_imported_only_when_adaptation_is_switched_on(segmenter, importance):
+def test_torch_is_imported_only_with_adaptation(segmenter, importance):
     path = importance_path(segmenter.bundle)
     save_importance(path, importance, segmenter.bundle.fingerprint, {})
     program = f"""
@@ -191,7 +192,8 @@ segmenter = Segmenter.load({str(segmenter.bundle.path)!r}, threads=1)
 encoded = segmenter.encode(np.zeros((24, 32, 3), np.uint8))
 segmenter.session(encoded).add_click(3, 4)
 assert "torch" not in sys.modules
-segmenter.session(encoded, adapt="image").add_click(3, 4)
+from trtseg.adapt import ClickAdapter
+segmenter.session(encoded, adapt=ClickAdapter(segmenter)).add_click(3, 4)
 assert "torch" in sys.modules
 """
     root = Path(__file__).parents[2]

@@ -49,7 +49,7 @@ def test_one_step_after_every_image_and_the_state_is_carried_on(learner, photo):
         with sequence.image(image, focus=None) as session:
             click_through(session)
             # within the image the weights stand still
-            assert session._states[-1].weights.same_values(seen[-1].values)
+            assert session._state.snapshots[-1].weights.same_values(seen[-1].values)
         seen.append(sequence.weights)
         assert sequence.report.steps == 1
     assert [weights.step for weights in seen] == [0, 1, 2, 3]
@@ -105,11 +105,11 @@ def test_both_drops_the_images_weights_and_keeps_the_sequences(learner, photo):
     both = Sequence(learner, "both")
     with both.image(photo, focus=None) as session:
         click_through(session)
-        own = session._states[-1].weights
+        own = session._state.snapshots[-1].weights
         assert not own.same_values(learner.initial.values)
     assert both.weights.step == 1
     with both.image(photo, focus=None) as session:
-        assert session._states[0].weights.same_values(both.weights.values)
+        assert session._state.snapshots[0].weights.same_values(both.weights.values)
 
 
 def test_a_crash_in_the_middle_of_an_image_loses_only_that_image(learner, photo):
@@ -398,15 +398,15 @@ def test_a_submitted_click_teaches(learner, photo):
     assert sequence.images == 1
 
 
-def test_by_name_in_the_api(segmenter, importance, photo, tmp_path):
+def test_of_a_segmenter(segmenter, importance, photo, tmp_path):
     path = importance_path(segmenter.bundle)
     save_importance(path, importance, segmenter.bundle.fingerprint, {})
     try:
-        sequence = segmenter.sequence(adapt="both", state=tmp_path / "state")
+        sequence = Sequence(segmenter, "both", state=tmp_path / "state")
         with sequence.image(photo) as session:
             click_through(session)
         assert (sequence.images, sequence.report.steps) == (1, 1)
-        assert segmenter.sequence(adapt="both", state=tmp_path / "state").images == 1
+        assert Sequence(segmenter, "both", state=tmp_path / "state").images == 1
     finally:
         path.unlink()
 

@@ -17,9 +17,9 @@ from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
 from trtseg.benchmark.measure import Spread, StageClock, clicks_on, picture_of, time_stages
 from trtseg.cli import main
 from trtseg.runtime import tensorrt
-from trtseg.runtime.cache import EngineCache
 from trtseg.runtime.engine import HostMemory
 from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 FAST = ["--repeats", "2", "--warmup", "1", "--clicks", "3", "--size", "60x80"]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+BUILD = ROOT / "build" / "emulation"
 
 PLAIN_FLAGS = ("-O2", "-g1")
 # -O1 keeps the bound checks; vptr needs type information that pybind11 modules hide.
@@ -137,7 +138,7 @@ def build(
     headers = [HERE / "scheduler.h", HERE / "include" / "cuda_runtime.h", *depends]
     for path in [Path(__file__), *headers]:
         shared.update(path.read_bytes())
-    base = folder or ROOT / "build" / "emulation"
+    base = folder or BUILD
     base.mkdir(parents=True, exist_ok=True)
 
     def compile_one(source: Path) -> Path:

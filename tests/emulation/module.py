@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from .build import ROOT, build, python_includes
+from .build import BUILD, ROOT, build, python_includes
 
 CSRC = ROOT / "csrc"
 NAME = "_emulated"
@@ -29,19 +29,24 @@ class Order(enum.IntEnum):
 
 
 def build_module(*, sanitize: bool) -> Path:
-    sources = [
+    bindings = [
         path
         for path in sorted((CSRC / "bindings").glob("*.cpp"))
         if path.stem not in ("array_cuda", "platform_cuda")
     ]
-    sources += [CSRC / "core" / "parallel.cpp", *sorted((CSRC / "ops").glob("*_cuda.cu"))]
-    headers = [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh")]
+    # In one piece, as CMakeLists.txt has them in two: pybind11's headers are what takes the time.
+    together = BUILD / f"{NAME}_bindings.cpp"
+    text = "".join(f'#include "{path}"\n' for path in bindings)
+    if not together.exists() or together.read_text() != text:
+        BUILD.mkdir(parents=True, exist_ok=True)
+        together.write_text(text)
+    headers = [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh"), *bindings]
     return build(
         NAME,
-        sources,
+        [together, CSRC / "core" / "parallel.cpp", *sorted((CSRC / "ops").glob("*_cuda.cu"))],
         sanitize=sanitize,
         includes=[CSRC, *python_includes()],
-        defines=["TRTSEG_BACKEND=cuda", f"TRTSEG_MODULE={NAME}"],
+        defines=[f"TRTSEG_MODULE={NAME}"],
         depends=sorted(headers),
     )
 

@@ -183,11 +183,15 @@ class Sequence:
 class Learner:
     bundle = SimpleNamespace(name="learner", fingerprint="f00")
 
-    def sequence(self, adapt):
-        return Sequence()
+
+@pytest.fixture
+def adaptation(monkeypatch):
+    stand_in = ModuleType("trtseg.adapt")
+    stand_in.Sequence = lambda segmenter, adapt: Sequence()
+    monkeypatch.setitem(sys.modules, "trtseg.adapt", stand_in)
 
 
-def test_a_sequence_begins_anew_after_an_interruption(tmp_path, data, monkeypatch):
+def test_a_sequence_begins_anew_after_an_interruption(tmp_path, data, monkeypatch, adaptation):
     segmenter = ModuleType("trtseg.runtime.segmenter")
     segmenter.Segmenter = SimpleNamespace(load=lambda name, threads=None: Learner())
     monkeypatch.setitem(sys.modules, "trtseg.runtime.segmenter", segmenter)
@@ -213,7 +217,7 @@ def test_a_sequence_begins_anew_after_an_interruption(tmp_path, data, monkeypatc
 
 
 @pytest.mark.parametrize(("focus", "passed"), [(True, "auto"), (False, None)])
-def test_a_sequence_is_told_of_the_focus(focus, passed):
+def test_a_sequence_is_told_of_the_focus(focus, passed, adaptation):
     method = ModelMethod(Learner(), "both", focus)
     with method.session(method.encode(np.zeros((9, 9, 3), np.uint8))):
         assert method._sequence.focus == passed

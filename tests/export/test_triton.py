@@ -20,10 +20,10 @@ from trtseg.bundle import Bundle
 from trtseg.cli import main
 from trtseg.errors import EngineError
 from trtseg.export.triton import config_text, triton_models, write_repository
-from trtseg.runtime.bundle_engines import requests
-from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import Gpu
 from trtseg.runtime.engine import TensorSpec
+from trtseg.runtime.tensorrt.bundle_plans import requests
+from trtseg.runtime.tensorrt.device_memory import Gpu
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 TOKENS = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[{}\[\]:,]|[-\w.]+)')
 

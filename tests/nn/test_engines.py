@@ -59,7 +59,7 @@ def test_the_pipeline_gives_what_the_network_gives(name: str, tmp_path: Path) ->
         )
         maps, selected = predictor.click(encoding, clicks[:count], previous)
         # Two orders of summation of float32 products, through a sigmoid.
-        np.testing.assert_allclose(found.maps, maps.numpy(), atol=1e-4)
+        np.testing.assert_allclose(found.probabilities, maps.numpy(), atol=1e-4)
         assert int(found.scores.argmax()) == selected
         previous = maps[selected]
 

@@ -8,8 +8,8 @@ from trtseg import bundle, ops
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.guidance import guidance_maps
 from trtseg.runtime.engine import HostMemory
-from trtseg.runtime.guidance import GuidanceMaps, grid_points
-from trtseg.types import Click
+from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
+from trtseg.types import Click, grid_points
 
 SIZE = (96, 128)  # of image and working image: coordinates need no conversion
 CLICKS = [
@@ -44,13 +44,14 @@ def test_equals_the_runtime(stride, click_map, clicks):
     np.testing.assert_allclose(ours.numpy(), theirs.maps, rtol=1e-5, atol=1e-6)
 
 
-def test_equals_the_native_distance_map():
+def test_equals_the_native_maps():
     config = NetworkConfig(distance_limit_px=40.0)
     clicks = [Click(3, 5), Click(80.25, 40.5), Click(100, 90)]
     maps = guidance_maps(tensor(clicks), SIZE, config)[0].numpy()
-    points = np.array([(c.y, c.x) for c in clicks], np.float32)
-    wanted = ops.distance_map(points, SIZE, limit_px=40.0)
-    np.testing.assert_allclose(maps[2], wanted / 40, rtol=1e-5, atol=1e-6)
+    points = np.full((2, 3, 2), np.nan, np.float32)
+    points[0] = [(c.y, c.x) for c in clicks]
+    wanted = ops.click_maps(points, np.empty((4, *SIZE), np.float32), limit_px=40.0)
+    np.testing.assert_allclose(maps, wanted, rtol=1e-5, atol=1e-6)
     assert (maps[3] == 1).all()  # no negative click
 
 

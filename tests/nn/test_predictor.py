@@ -73,7 +73,7 @@ def test_equals_the_runtime(name):
         host = None if previous is None else previous.numpy()
         candidates = runtime.click(theirs, clicks, host)
         maps, selected = ours.click(encoding, clicks, previous)
-        np.testing.assert_allclose(maps.numpy(), candidates.maps, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(maps.numpy(), candidates.probabilities, rtol=1e-3, atol=1e-4)
         assert selected == int(candidates.scores.argmax())
         previous = maps[selected]
 

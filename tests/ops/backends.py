@@ -1,7 +1,7 @@
 """The backends under test, all with one interface: NumPy arrays in, NumPy arrays out.
 
 `Raw` drives a raw native module (`trtseg._cpu`, `trtseg._cuda`, or the emulated `_cuda`, which
-takes NumPy arrays); `Torch` drives `trtseg.nn.ops` and its autograd.
+takes NumPy arrays); `Torch` drives `trtseg.ops` on tensors, and `trtseg.nn.jaccard`.
 """
 
 import numpy as np
@@ -24,11 +24,6 @@ class Raw:
     def _scratch(self, size):
         return self._device(np.full(max(size, 16), 171, np.uint8))
 
-    def distance_map(self, points, size, limit_px, dtype=np.float32, into=None):
-        out = self._out(size, dtype) if into is None else self._device(into.copy())
-        self.module.distance_map(self._in(points), out, limit_px, into is not None)
-        return self._host(out)
-
     def distance_transform(self, mask, limit_px=np.inf, return_indices=False):
         height, width = mask.shape
         out = self._out(mask.shape, np.float32)
@@ -48,37 +43,12 @@ class Raw:
         )
         return self._host(out)
 
-    def hypercolumn_backward(self, grad, sizes):
-        level_grads = [self._out((grad.shape[0], *size), grad.dtype) for size in sizes]
-        self.module.hypercolumn_backward(self._in(grad), level_grads)
-        return [self._host(level_grad) for level_grad in level_grads]
-
-    def add_guidance(self, base, guidance, weight, slope=0.2, channels_last=False):
-        channels, height, width = base.shape
-        shape = (height, width, channels) if channels_last else base.shape
-        out = self._out(shape, base.dtype)
+    def add_guidance(self, base, guidance, weight, slope=0.2):
+        out = self._out(base.shape, base.dtype)
         self.module.add_guidance(
-            self._in(base), self._in(guidance), self._in(weight), out, slope, channels_last
+            self._in(base), self._in(guidance), self._in(weight), out, slope
         )
         return self._host(out)
-
-    def add_guidance_backward(self, grad, base, guidance, weight, slope=0.2):
-        base_grad = self._out(base.shape, base.dtype)
-        weight_grad = self._out(weight.shape, np.float32)
-        size = self.module.add_guidance_backward_scratch(
-            base.shape[0], guidance.shape[0], base.shape[1], base.shape[2]
-        )
-        self.module.add_guidance_backward(
-            self._in(grad),
-            self._in(base),
-            self._in(guidance),
-            self._in(weight),
-            slope,
-            base_grad,
-            weight_grad,
-            self._scratch(size),
-        )
-        return self._host(base_grad), self._host(weight_grad)
 
     def jaccard(self, masks, target, positive, negative, weights=None):
         """(loss, penalty), and the gradient for (loss weights, penalty weights) where given."""
@@ -93,7 +63,7 @@ class Raw:
         if weights is None:
             return self._host(loss), self._host(penalty)
         grad = self._out(masks.shape, masks.dtype)
-        self.module.jaccard_backward(
+        self.module.jaccard_gradient(
             target, positive, negative, sums, self._in(weights[0]), self._in(weights[1]), grad
         )
         return self._host(loss), self._host(penalty), self._host(grad)
@@ -135,20 +105,17 @@ class Torch:
     def __init__(self):
         import torch
 
-        from trtseg.nn import ops
+        from trtseg import ops
+        from trtseg.nn.jaccard import jaccard
 
         self._torch = torch
         self._ops = ops
+        self._jaccard = jaccard
 
     def _in(self, array, grad=False):
         if array is None:
             return None
         return self._torch.from_numpy(array.copy()).requires_grad_(grad)
-
-    def distance_map(self, points, size, limit_px, dtype=np.float32, into=None):
-        return self._ops.distance_map(
-            self._in(points), size, limit_px=limit_px, dtype=dtype, into=self._in(into)
-        ).numpy()
 
     def distance_transform(self, mask, limit_px=np.inf, return_indices=False):
         found = self._ops.distance_transform(
@@ -165,28 +132,14 @@ class Torch:
             bias=self._in(bias),
         ).numpy()
 
-    def hypercolumn_backward(self, grad, sizes):
-        levels = [
-            self._in(np.zeros((grad.shape[0], *size), grad.dtype), grad=True) for size in sizes
-        ]
-        self._ops.hypercolumn(levels, grad.shape[1:]).backward(self._in(grad))
-        return [level.grad.numpy() for level in levels]
-
-    def add_guidance(self, base, guidance, weight, slope=0.2, channels_last=False):
+    def add_guidance(self, base, guidance, weight, slope=0.2):
         return self._ops.add_guidance(
-            *map(self._in, (base, guidance, weight)), slope=slope, channels_last=channels_last
+            *map(self._in, (base, guidance, weight)), slope=slope
         ).numpy()
-
-    def add_guidance_backward(self, grad, base, guidance, weight, slope=0.2):
-        base, weight = self._in(base, grad=True), self._in(weight, grad=True)
-        self._ops.add_guidance(base, self._in(guidance), weight, slope=slope).backward(
-            self._in(grad)
-        )
-        return base.grad.numpy(), weight.grad.numpy()
 
     def jaccard(self, masks, target, positive, negative, weights=None):
         masks = self._in(masks, grad=weights is not None)
-        loss, penalty = self._ops.jaccard(masks, *map(self._in, (target, positive, negative)))
+        loss, penalty = self._jaccard(masks, *map(self._in, (target, positive, negative)))
         values = loss.detach().numpy(), penalty.detach().numpy()
         if weights is None:
             return values

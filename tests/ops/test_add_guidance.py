@@ -25,55 +25,16 @@ def test_matches_reference(backend, size, dtype, maps, rng):
     found = backend.add_guidance(base, guidance, weight)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, expected, **tolerance)
-    last = backend.add_guidance(base, guidance, weight, channels_last=True)
-    np.testing.assert_array_equal(last.transpose(2, 0, 1), found)
 
 
 @pytest.mark.parametrize("channels", [1, 16, 33, 64])
-@pytest.mark.parametrize("maps", [1, 3, 16])
+@pytest.mark.parametrize("maps", [1, 3, 6, 7, 16])
 def test_any_number_of_channels_and_maps(backend, channels, maps, rng):
     base, guidance, weight = problem(rng, (7, 9), np.float32, channels, maps)
     tolerance = tolerances.with_storage(tolerances.GUIDANCE, np.float32, scale=maps)
     expected = reference.add_guidance(base, guidance, weight, slope=0.01)
     found = backend.add_guidance(base, guidance, weight, slope=0.01)
     np.testing.assert_allclose(found, expected, **tolerance)
-    last = backend.add_guidance(base, guidance, weight, slope=0.01, channels_last=True)
-    np.testing.assert_array_equal(last.transpose(2, 0, 1), found)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("size", SHAPES, ids=ids)
-@pytest.mark.parametrize("maps", [4, 5])
-def test_gradient_matches_reference(backend, size, dtype, maps, rng):
-    base, guidance, weight = problem(rng, size, dtype, maps=maps)
-    # No value so near to the kink that rounding decides on which side it is.
-    weight = np.round(weight * 8) / 8
-    guidance = (np.round(guidance * 4) / 4).astype(dtype)
-    base = (np.round(base * 32) / 32 + 1 / 128).astype(dtype)
-    grad = rng.standard_normal(base.shape).astype(dtype)
-    base_grad, weight_grad = backend.add_guidance_backward(grad, base, guidance, weight)
-    expected_base, expected_weight = reference.add_guidance_backward(grad, base, guidance, weight)
-    assert base_grad.dtype == dtype
-    np.testing.assert_allclose(
-        base_grad, expected_base, **tolerances.with_storage(tolerances.GUIDANCE, dtype)
-    )
-    rtol, atol = tolerances.GUIDANCE_WEIGHT_GRADIENT
-    np.testing.assert_allclose(weight_grad, expected_weight, rtol=rtol, atol=atol)
-
-
-def test_gradient_is_deterministic(backend, rng):
-    base, guidance, weight = problem(rng, (33, 65), np.float32)
-    first = backend.add_guidance_backward(base, base, guidance, weight)
-    for _ in range(3):
-        again = backend.add_guidance_backward(base, base, guidance, weight)
-        np.testing.assert_array_equal(again[1], first[1])
-
-
-def test_zero_takes_the_slope_downwards(backend):
-    zero = np.zeros((1, 1, 1), np.float32)
-    weight = np.ones((1, 1), np.float32)
-    grad, _ = backend.add_guidance_backward(np.ones_like(zero), zero, zero, weight, slope=0.25)
-    assert grad.item() == 0.25
 
 
 def test_in_place(rng):
@@ -88,8 +49,6 @@ def test_refuses_other_ways_to_overwrite_what_it_reads(rng):
     before = base.copy(), guidance.copy()
     with pytest.raises(ValueError, match="out: expected memory apart from guidance, got"):
         add_guidance(base, guidance, weight, out=guidance)
-    with pytest.raises(ValueError, match="out: expected memory apart from base, got"):
-        add_guidance(base, guidance, weight, out=base, channels_last=True)
     stack = np.concatenate([base, base[:1]])
     with pytest.raises(ValueError, match="out: expected memory apart from base, got"):
         add_guidance(stack[:6], guidance, weight, out=stack[1:])
@@ -110,8 +69,8 @@ def test_refuses_wrong_arguments(rng):
         add_guidance(base, guidance, weight[:, :4], out=out)
     with pytest.raises(ValueError, match="base: expected a C-contiguous array, got strides"):
         add_guidance(np.asfortranarray(base), guidance, weight, out=out)
-    with pytest.raises(ValueError, match=r"out: expected shape \[4, 5, 6\], got \[6, 4, 5\]"):
-        add_guidance(base, guidance, weight, out=out, channels_last=True)
+    with pytest.raises(ValueError, match=r"out: expected shape \[6, 4, 5\], got \[6, 4, 4\]"):
+        add_guidance(base, guidance, weight, out=out[:, :, :4].copy())
     for slope in (np.nan, np.inf):
         with pytest.raises(ValueError, match="slope: expected a finite number, got"):
             add_guidance(base, guidance, weight, slope=slope, out=out)

@@ -5,12 +5,12 @@ import pytest
 
 from trtseg import _cpu
 
-POINTS = np.array([[1, 2], [3, 0]], np.float32)
+POINTS = np.array([[[1, 2]], [[3, 0]]], np.float32)
 
 
 def expected():
-    out = np.empty((4, 5), np.float32)
-    _cpu.distance_map(POINTS, out, 9.0)
+    out = np.empty((4, 4, 5), np.float32)
+    _cpu.click_maps(POINTS, out, 9.0, None)
     return out
 
 
@@ -37,63 +37,63 @@ class Dlpack:
 
 @pytest.mark.parametrize("wrap", [memoryview, Interface, Dlpack])
 def test_protocols(wrap):
-    out = np.zeros((4, 5), np.float32)
-    _cpu.distance_map(wrap(POINTS), wrap(out), 9.0)
+    out = np.zeros((4, 4, 5), np.float32)
+    _cpu.click_maps(wrap(POINTS), wrap(out), 9.0, None)
     np.testing.assert_array_equal(out, expected())
 
 
 @pytest.mark.parametrize("wrap", [memoryview, Interface, Dlpack])
 def test_strides_survive_every_protocol(wrap):
-    canvas = np.zeros((8, 9), np.float32)
-    _cpu.distance_map(wrap(POINTS), wrap(canvas[2:6, 3:8]), 9.0)
-    np.testing.assert_array_equal(canvas[2:6, 3:8], expected())
-    assert canvas[:2].sum() == canvas[6:].sum() == canvas[:, :3].sum() == 0
+    canvas = np.zeros((4, 8, 9), np.float32)
+    _cpu.click_maps(wrap(POINTS), wrap(canvas[:, 2:6, 3:8]), 9.0, None)
+    np.testing.assert_array_equal(canvas[:, 2:6, 3:8], expected())
+    assert canvas[:, :2].sum() == canvas[:, 6:].sum() == canvas[:, :, :3].sum() == 0
 
 
 def test_torch_tensors_through_dlpack():
     torch = pytest.importorskip("torch")
-    out = torch.zeros((4, 5), dtype=torch.float16)
-    _cpu.distance_map(torch.from_numpy(POINTS), out, 9.0)
+    out = torch.zeros((4, 4, 5), dtype=torch.float16)
+    _cpu.click_maps(torch.from_numpy(POINTS), out, 9.0, None)
     np.testing.assert_array_equal(out.numpy(), expected().astype(np.float16))
 
 
 def test_read_only_input():
     points = POINTS.copy()
     points.flags.writeable = False
-    out = np.empty((4, 5), np.float32)
-    _cpu.distance_map(points, out, 9.0)
+    out = np.empty((4, 4, 5), np.float32)
+    _cpu.click_maps(points, out, 9.0, None)
     np.testing.assert_array_equal(out, expected())
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, memoryview, Interface])
 def test_refuses_a_read_only_output(wrap):
-    out = np.zeros((4, 5), np.float32)
+    out = np.zeros((4, 4, 5), np.float32)
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out: expected a writable array, got a read-only one"):
-        _cpu.distance_map(POINTS, wrap(out), 9.0)
+        _cpu.click_maps(POINTS, wrap(out), 9.0, None)
 
 
 def test_refuses_foreign_byte_order():
     with pytest.raises(TypeError, match="points: expected float32, got buffer format '>f'"):
-        _cpu.distance_map(POINTS.astype(">f4"), np.empty((4, 5), np.float32), 9.0)
+        _cpu.click_maps(POINTS.astype(">f4"), np.empty((4, 4, 5), np.float32), 9.0, None)
 
 
 def test_refuses_unaligned_memory():
-    raw = np.zeros(4 * 5 * 4 + 1, np.uint8)
-    out = raw[1:].view(np.float32).reshape(4, 5)
+    raw = np.zeros(4 * 4 * 5 * 4 + 1, np.uint8)
+    out = raw[1:].view(np.float32).reshape(4, 4, 5)
     with pytest.raises(ValueError, match="out: expected aligned memory"):
-        _cpu.distance_map(POINTS, out, 9.0)
+        _cpu.click_maps(POINTS, out, 9.0, None)
 
 
 @pytest.mark.parametrize("thing", [None, 3, [[1.0, 2.0]], object()])
 def test_refuses_what_is_no_array(thing):
     with pytest.raises(TypeError, match="points: expected an array in host memory, got"):
-        _cpu.distance_map(thing, np.empty((4, 5), np.float32), 9.0)
+        _cpu.click_maps(thing, np.empty((4, 4, 5), np.float32), 9.0, None)
 
 
 def test_refuses_reversed_rows():
     with pytest.raises(ValueError, match="out: expected contiguous rows"):
-        _cpu.distance_map(POINTS, np.empty((4, 5), np.float32)[:, ::-1], 9.0)
+        _cpu.click_maps(POINTS, np.empty((4, 4, 5), np.float32)[:, :, ::-1], 9.0, None)
 
 
 def test_scratch_is_checked():
@@ -107,9 +107,9 @@ def test_scratch_is_checked():
 def test_refuses_a_type_that_buffers_cannot_hold():
     out = np.full((4, 5), 3, np.float32)
     with pytest.raises(TypeError, match="points: expected an array that can be shared, got nd"):
-        _cpu.distance_map(np.zeros((2, 2), "M8[s]"), out, 9.0)
+        _cpu.click_maps(np.zeros((2, 2), "M8[s]"), out, 9.0, None)
     with pytest.raises(TypeError, match="points: expected float32, got"):
-        _cpu.distance_map(np.zeros((2, 2), dtype=[]), out, 9.0)  # elements of no bytes
+        _cpu.click_maps(np.zeros((2, 2), dtype=[]), out, 9.0, None)  # elements of no bytes
     assert (out == 3).all()
 
 
@@ -130,23 +130,23 @@ def test_refuses_broken_interfaces(interface, error, message):
         __array_interface__ = interface
 
     with pytest.raises(error, match=f"points: {message}"):
-        _cpu.distance_map(Broken(), np.empty((4, 5), np.float32), 9.0)
+        _cpu.click_maps(Broken(), np.empty((4, 4, 5), np.float32), 9.0, None)
 
 
 @pytest.mark.parametrize("stream", [None, 1.5, "0"])
 def test_refuses_a_stream_that_is_no_handle(stream):
     with pytest.raises(TypeError, match="stream: expected a CUDA stream handle as an integer"):
-        _cpu.distance_map(POINTS, np.empty((4, 5), np.float32), 9.0, stream=stream)
+        _cpu.click_maps(POINTS, np.empty((4, 4, 5), np.float32), 9.0, None, stream=stream)
     with pytest.raises(ValueError, match="stream: expected a CUDA stream handle, 0 or above"):
-        _cpu.distance_map(POINTS, np.empty((4, 5), np.float32), 9.0, stream=-1)
+        _cpu.click_maps(POINTS, np.empty((4, 4, 5), np.float32), 9.0, None, stream=-1)
 
 
 def test_refuses_rows_that_overlap():
-    row = np.zeros(9, np.float32)
+    row = np.zeros(200, np.float32)
     for step in (0, 4, 16):
-        out = np.lib.stride_tricks.as_strided(row, (4, 5), (step, 4))
+        out = np.lib.stride_tricks.as_strided(row, (4, 4, 5), (80, step, 4))
         with pytest.raises(ValueError, match="out: expected rows that do not overlap"):
-            _cpu.distance_map(POINTS, out, 9.0)
+            _cpu.click_maps(POINTS, out, 9.0, None)
 
 
 def compose(probability, out, upsampled):
@@ -201,11 +201,11 @@ def test_random_crops_agree_with_numpy(rng):
 def test_no_reference_is_leaked():
     import sys
 
-    points, out = POINTS.copy(), np.empty((4, 5), np.float32)
+    points, out = POINTS.copy(), np.empty((4, 4, 5), np.float32)
     before = sys.getrefcount(points), sys.getrefcount(out)
     for _ in range(10):
-        _cpu.distance_map(points, out, 9.0)
-        _cpu.distance_map(Dlpack(points), Dlpack(out), 9.0)
+        _cpu.click_maps(points, out, 9.0, None)
+        _cpu.click_maps(Dlpack(points), Dlpack(out), 9.0, None)
         with pytest.raises(ValueError, match="limit_px"):
-            _cpu.distance_map(points, out, -1.0)
+            _cpu.click_maps(points, out, -1.0, None)
     assert (sys.getrefcount(points), sys.getrefcount(out)) == before

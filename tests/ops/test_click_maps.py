@@ -49,11 +49,28 @@ def test_no_click_at_all(backend):
         assert (found[2:] == 1).all()
 
 
-def test_is_the_distance_map(backend, rng):
-    points = random_points(rng, (33, 65), (4, 0), 4)
-    found = backend.click_maps(points, (33, 65), 16.0)
-    nearest = ops.distance_map(points[0], (33, 65), limit_px=16.0)
-    np.testing.assert_array_equal(found[2], nearest / np.float32(16))
+def test_the_nearest_click_counts(rng):
+    """The order of the clicks does not matter, and one click more only lowers T."""
+    points = random_points(rng, (33, 65), (6, 0), 6)
+    maps = [np.empty((4, 33, 65), np.float32) for _ in range(3)]
+    ops.click_maps(points, maps[0], limit_px=40)
+    ops.click_maps(points[:, ::-1].copy(), maps[1], limit_px=40)
+    ops.click_maps(points[:, :5].copy(), maps[2], limit_px=40)
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert (maps[0][2] <= maps[2][2]).all()
+    assert (maps[0][2] < maps[2][2]).any()
+
+
+@pytest.mark.parametrize("sigma_px", [0.05, 0.7, 3.0, 30.0])
+def test_gaussians_far_and_near(backend, sigma_px):
+    """From 1 on the click to where float32 ends."""
+    points = np.array([[[3, 1]], [[np.nan, np.nan]]], np.float32)
+    found = backend.click_maps(points, (7, 650), 700.0, sigma_px)
+    np.testing.assert_allclose(
+        found[0], reference.click_maps(points, (7, 650), 700.0, sigma_px)[0], rtol=4e-5, atol=1e-37
+    )
+    assert found[0, 3, 1] == 1
+    assert (found[1] == (1 if sigma_px > 700 else found[1, 0, 0])).all()
 
 
 def test_refuses_wrong_arguments():
@@ -70,7 +87,7 @@ def test_refuses_wrong_arguments():
         ({"out": out[:3]}, ValueError, r"out: expected shape \[4, any, any\]"),
         ({"out": out[0]}, ValueError, r"out: expected shape \[4, H, W\]"),
         ({"out": out.astype(int)}, TypeError, "out: expected float32 or float16"),
-        ({"points": [[1, 2]]}, TypeError, "points: expected a NumPy array"),
+        ({"points": [[1, 2]]}, TypeError, "points: expected an array in host or CUDA memory"),
     ):
         with pytest.raises(error, match=words):
             ops.click_maps(**{"points": points, "out": out, "limit_px": 9, **changes})

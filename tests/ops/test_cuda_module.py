@@ -33,9 +33,9 @@ def test_same_names_as_cpu():
 
 
 def test_calls_without_a_driver_say_so(without_device):
-    out = np.full((4, 5), 3, np.float32)
+    out = np.full((4, 4, 5), 3, np.float32)
     with pytest.raises(BackendUnavailable, match=r"CUDA cannot be used here: .*cudaError"):
-        without_device.distance_map(np.zeros((1, 2), np.float32), out, 9.0)
+        without_device.click_maps(np.zeros((2, 1, 2), np.float32), out, 9.0, None)
     assert (out == 3).all()
 
 
@@ -52,12 +52,12 @@ def test_needs_no_cuda_library():
 
 def test_a_device_array_without_the_module(monkeypatch):
     class DeviceArray:
-        shape = (1, 2)
-        __cuda_array_interface__ = {"shape": (1, 2)}  # noqa: RUF012
+        shape = (2, 2)
+        __cuda_array_interface__ = {"shape": (2, 2)}  # noqa: RUF012
 
     monkeypatch.setitem(sys.modules, "trtseg._cuda", None)
     with pytest.raises(BackendUnavailable, match="trtseg was built without CUDA"):
-        ops.distance_map(DeviceArray(), (4, 4), limit_px=9)
+        ops.compose_mask(DeviceArray(), (4, 4))
 
 
 def test_cupy_memory_is_ordered_by_the_named_stream(monkeypatch):
@@ -76,6 +76,7 @@ def test_cupy_memory_is_ordered_by_the_named_stream(monkeypatch):
 
     class Array:
         __module__ = "cupy"
+        dtype = np.dtype(np.float32)
         device = Context("device")
 
     cupy = types.SimpleNamespace(

@@ -78,22 +78,6 @@ def values(random, shape, dtype):
     return random.standard_normal(shape).astype(np.float16).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SHAPES)
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_distance_map(emulated, control, size, dtype, count):
-    random = rng(size, count)
-    points = (random.random((count, 2)) * size).astype(np.float32)
-    (got,) = in_all_orders(control, lambda: emulated.distance_map(points, size, 20.0, dtype))
-    tolerance = tolerances.with_storage(tolerances.DISTANCE_MAP, dtype)
-    np.testing.assert_allclose(got, reference.distance_map(points, size, 20.0), **tolerance)
-    more = np.concatenate([points, [[0.5, 0.25]]]).astype(np.float32)
-    (both,) = in_all_orders(
-        control, lambda: emulated.distance_map(more[count:], size, 20.0, dtype, into=got)
-    )
-    np.testing.assert_array_equal(both, emulated.distance_map(more, size, 20.0, dtype))
-
-
 def check_distance_transform(emulated, control, mask, limit_px=np.inf):
     out, indices = in_all_orders(
         control, lambda: emulated.distance_transform(mask, limit_px, return_indices=True)
@@ -165,12 +149,6 @@ def test_hypercolumn(emulated, control, size, dtype, levels, channels):
             control, lambda extra=extra: emulated.hypercolumn(maps, size, **extra)
         )
         np.testing.assert_allclose(got, reference.hypercolumn(maps, size, **extra), **tolerance)
-    grad = values(random, (channels, *size), dtype)
-    grads = in_all_orders(control, lambda: emulated.hypercolumn_backward(grad, sizes))
-    for got, expected in zip(grads, reference.hypercolumn_backward(grad, sizes), strict=True):
-        np.testing.assert_allclose(
-            got, expected, **tolerances.with_storage(tolerances.BILINEAR_GRADIENT, dtype)
-        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -178,7 +156,7 @@ def test_hypercolumn(emulated, control, size, dtype, levels, channels):
 @pytest.mark.parametrize(("channels", "maps"), [(1, 1), (3, 4), (64, 5), (33, 16), (9, 6)])
 def test_add_guidance(emulated, control, size, dtype, channels, maps):
     random = rng(size, channels)
-    base, grad = (values(random, (channels, *size), dtype) for _ in range(2))
+    base = values(random, (channels, *size), dtype)
     guidance = values(random, (maps, *size), dtype)
     weight = values(random, (channels, maps), np.float32)
     expected = reference.add_guidance(base, guidance, weight)
@@ -186,16 +164,6 @@ def test_add_guidance(emulated, control, size, dtype, channels, maps):
     tolerance = tolerances.with_storage(tolerances.GUIDANCE, dtype, scale)
     (got,) = in_all_orders(control, lambda: emulated.add_guidance(base, guidance, weight))
     np.testing.assert_allclose(got, expected, **tolerance)
-    (last,) = in_all_orders(
-        control, lambda: emulated.add_guidance(base, guidance, weight, channels_last=True)
-    )
-    np.testing.assert_array_equal(last, got.transpose(1, 2, 0))
-    base_grad, weight_grad = in_all_orders(
-        control, lambda: emulated.add_guidance_backward(grad, base, guidance, weight)
-    )
-    expected = reference.add_guidance_backward(grad, base, guidance, weight)
-    np.testing.assert_allclose(base_grad, expected[0], **tolerance)
-    np.testing.assert_allclose(weight_grad, expected[1], *tolerances.GUIDANCE_WEIGHT_GRADIENT)
 
 
 def test_add_guidance_in_place(emulated):
@@ -203,7 +171,7 @@ def test_add_guidance_in_place(emulated):
     base, guidance = (values(random, (n, 6, 8), np.float32) for n in (7, 5))
     weight = values(random, (7, 5), np.float32)
     expected = emulated.add_guidance(base, guidance, weight)
-    emulated.module.add_guidance(base, guidance, weight, base, 0.2, False)
+    emulated.module.add_guidance(base, guidance, weight, base, 0.2)
     np.testing.assert_array_equal(base, expected)
 
 
@@ -225,7 +193,7 @@ def test_jaccard(emulated, control, size, dtype, count):
     np.testing.assert_allclose(penalty, expected[1], *tolerances.JACCARD)
     np.testing.assert_allclose(
         grad,
-        reference.jaccard_backward(masks, target, *clicks, *weights),
+        reference.jaccard_gradient(masks, target, *clicks, *weights),
         **tolerances.with_storage(tolerances.JACCARD_GRADIENT, dtype, 100.0),
     )
 
@@ -255,10 +223,11 @@ def test_compose_mask(emulated, control, size, dtype):
 @pytest.mark.parametrize("sigma_px", [None, 3.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SHAPES)
-def test_click_maps(emulated, control, size, dtype, sigma_px):
-    random = rng(size)
-    points = (random.random((2, 5, 2)) * size).astype(np.float32)
-    points[1, 2:] = np.nan
+@pytest.mark.parametrize("room", [5, 300])  # more than the threads of a block
+def test_click_maps(emulated, control, size, dtype, sigma_px, room):
+    random = rng(size, room)
+    points = (random.random((2, room, 2)) * size).astype(np.float32)
+    points[0, 3:-1:2] = points[1, 2:] = np.nan
     (got,) = in_all_orders(
         control, lambda: emulated.click_maps(points, size, 20.0, sigma_px, dtype)
     )
@@ -302,14 +271,14 @@ def test_strided_rows(control):
     """Views into larger arrays: what lies between the rows stays as it was."""
     module = load()
     random = rng("strides")
-    points = np.array([[3, 3]], np.float32)
+    points = np.array([[[3, 3]], [[4, 1]]], np.float32)
     for dtype in DTYPES:
-        whole = np.full((9, 40), 7, dtype)
-        module.distance_map(points, whole[1:8, 3:30], 5.0)
+        whole = np.full((4, 9, 40), 7, dtype)
+        module.click_maps(points, whole[:, 1:8, 3:30], 5.0, None)
         np.testing.assert_array_equal(
-            whole[1:8, 3:30], Raw("", module).distance_map(points, (7, 27), 5.0, dtype)
+            whole[:, 1:8, 3:30], Raw("", module).click_maps(points, (7, 27), 5.0, None, dtype)
         )
-        whole[1:8, 3:30] = 7
+        whole[:, 1:8, 3:30] = 7
         assert (whole == 7).all()
 
         levels = [values(random, (5, 10, 50), dtype), values(random, (5, 6, 20), dtype)]
@@ -356,17 +325,14 @@ def test_every_launch_is_on_the_given_stream(control):
     maps, weight = (values(random, shape, np.float32) for shape in ((5, 8, 8), (5, 5)))
     mask, click = np.ones((8, 8), np.uint8), np.zeros((1, 2), np.int32)
     before = control.launches, control.launches_on(stream)
-    emulated.distance_map(weight[:, :2].copy(), (8, 8), 3.0)
+    emulated.click_maps(np.zeros((2, 1, 2), np.float32), (8, 8), 3.0)
     emulated.distance_transform(mask, return_indices=True)
     emulated.hypercolumn([maps, maps[:, :4, :4].copy()], (8, 8))
-    emulated.hypercolumn_backward(maps, [(8, 8), (2, 2)])
     emulated.add_guidance(maps, maps, weight)
-    emulated.add_guidance(maps, maps, weight, channels_last=True)
-    emulated.add_guidance_backward(maps, maps, maps, weight)
     emulated.jaccard(maps, mask, click, click, (weight[0], weight[1]))
     emulated.compose_mask(maps[0], (8, 8), previous=mask)
     after = control.launches, control.launches_on(stream)
-    assert after[0] - before[0] == after[1] - before[1] > 15
+    assert after[0] - before[0] == after[1] - before[1] > 10
 
 
 @pytest.mark.slow

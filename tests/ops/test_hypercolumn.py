@@ -42,19 +42,6 @@ def test_matches_reference(backend, size, dtype, rng):
     np.testing.assert_allclose(found, reference.hypercolumn(levels[1:3], size), **tolerance)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("size", SHAPES, ids=ids)
-def test_gradient_matches_reference(backend, size, dtype, rng):
-    sizes = level_sizes(size)
-    grad = random(rng, (2, *size), dtype)
-    found = backend.hypercolumn_backward(grad, sizes)
-    for one, expected in zip(found, reference.hypercolumn_backward(grad, sizes), strict=True):
-        assert one.dtype == dtype
-        np.testing.assert_allclose(
-            one, expected, **tolerances.with_storage(tolerances.BILINEAR_GRADIENT, dtype)
-        )
-
-
 @pytest.mark.parametrize("source", [(1, 1), (1, 9), (5, 1), (2, 3), (40, 3), (700, 1100)], ids=ids)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 600)], ids=ids)
 def test_any_ratio(backend, size, source, rng):
@@ -64,15 +51,6 @@ def test_any_ratio(backend, size, source, rng):
         backend.hypercolumn([level], size), reference.hypercolumn([level], size), rtol=rtol,
         atol=atol,
     )  # fmt: skip
-    grad = random(rng, (2, *size), np.float32)
-    rtol, atol = tolerances.BILINEAR_GRADIENT
-    np.testing.assert_allclose(
-        backend.hypercolumn_backward(grad, [source])[0],
-        reference.hypercolumn_backward(grad, [source])[0],
-        rtol=rtol,
-        atol=atol,
-    )
-
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 def test_a_level_of_the_same_size_is_copied(backend, dtype, rng):
@@ -84,15 +62,10 @@ def test_a_level_of_the_same_size_is_copied(backend, dtype, rng):
 def test_is_deterministic(backend, rng):
     levels, image, weight, bias = problem(rng, (33, 65), np.float32, 4)
     first = backend.hypercolumn(levels, (33, 65), image, weight, bias)
-    grads = backend.hypercolumn_backward(first, level_sizes((33, 65)))
     for _ in range(3):
         np.testing.assert_array_equal(
             backend.hypercolumn(levels, (33, 65), image, weight, bias), first
         )
-        for a, b in zip(
-            backend.hypercolumn_backward(first, level_sizes((33, 65))), grads, strict=True
-        ):
-            np.testing.assert_array_equal(a, b)
 
 
 def test_strided_levels_and_out(rng):
@@ -114,11 +87,6 @@ def test_refuses_to_overwrite_what_it_reads(rng):
     with pytest.raises(ValueError, match=message):
         hypercolumn(levels, (6, 6), out=levels[0])
     np.testing.assert_array_equal(levels[0], before)
-    grad = random(rng, (2, 6, 6), np.float32)
-    with pytest.raises(ValueError, match=r"level_grads\[0\]: expected memory apart from grad"):
-        _cpu.hypercolumn_backward(grad, [grad])
-    with pytest.raises(ValueError, match=r"level_grads\[1\]: expected memory apart from level_gr"):
-        _cpu.hypercolumn_backward(grad, [levels[1], levels[1]])
 
 
 def test_refuses_wrong_arguments(rng):

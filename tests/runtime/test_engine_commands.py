@@ -15,11 +15,11 @@ from tiny_model import write_tiny
 from trtseg import bundle as bundles
 from trtseg.cli import main
 from trtseg.runtime import tensorrt
-from trtseg.runtime.build_options import BuildOptions
-from trtseg.runtime.bundle_engines import requests
-from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import Gpu
-from trtseg.runtime.tensorrt_build import build_engine
+from trtseg.runtime.tensorrt.build import build_engine
+from trtseg.runtime.tensorrt.build_options import BuildOptions
+from trtseg.runtime.tensorrt.bundle_plans import requests
+from trtseg.runtime.tensorrt.device_memory import Gpu
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 COMMAND = "import sys; from trtseg.cli import main; sys.exit(main())"
 AHEAD = ("--target", "rtx", "--compute-capability", "8.6,8.9,12.0")

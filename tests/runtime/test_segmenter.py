@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from tiny_model import write_tiny
 
 from trtseg import BackendUnavailable, BundleError, Segmenter
-from trtseg.runtime.encodings import EncodingCache
+from trtseg.runtime.encoding_cache import EncodingCache
 from trtseg.runtime.segmenter import availability
 
 
@@ -216,18 +215,8 @@ def test_a_cache_is_bounded_and_forgets_the_oldest(segmenter: Segmenter, photo: 
         EncodingCache("a lot")  # type: ignore[arg-type]
 
 
-def test_learning_without_torch_says_what_to_install(segmenter, monkeypatch) -> None:
-    encoded = segmenter.encode(np.zeros((40, 60, 3), np.uint8))
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in [name for name in sys.modules if name.startswith("trtseg.adapt")]:
-        monkeypatch.delitem(sys.modules, name)
-    for call in (lambda: segmenter.session(encoded, adapt="image"), segmenter.sequence):
-        with pytest.raises(BackendUnavailable, match=r"needs torch; pip install trtseg\[train\]"):
-            call()
-
-
-@pytest.mark.parametrize("adapt", [3, True, ["image"]])
+@pytest.mark.parametrize("adapt", [3, True, "image"])
 def test_what_is_no_adapter_is_refused(segmenter, adapt) -> None:
     encoded = segmenter.encode(np.zeros((40, 60, 3), np.uint8))
-    with pytest.raises(TypeError, match="adapt: expected 'image', an adapter or None, got"):
+    with pytest.raises(TypeError, match="adapt: expected an adapter or None, got"):
         segmenter.session(encoded, adapt=adapt)

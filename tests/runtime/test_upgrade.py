@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,8 +13,8 @@ from tensorrt_fixture import device, fake_tensorrt
 
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime import tensorrt
-from trtseg.runtime.cache import EngineCache
 from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 from trtseg.runtime.upgrade import Upgrade
 
 
@@ -94,3 +95,25 @@ def test_progress_is_shown(segmenter: Segmenter) -> None:
     assert (upgrade.fraction, upgrade.phase) == (0.25, "Timing tactics")
     go.set()
     upgrade.wait(60)
+
+
+def test_the_end_of_a_program_ends_a_build(tiny_path: Path) -> None:
+    code = """
+import sys
+import numpy as np
+from trtseg import EngineError, Segmenter, ops
+from trtseg.runtime.upgrade import Upgrade
+
+def load(bundle, *, progress, cancelled):
+    level = np.ones((8, 200, 200), np.float32)
+    while not cancelled():
+        progress(0.5, "building")
+        ops.hypercolumn([level], (900, 900))
+    raise EngineError("cancelled")
+
+Upgrade(Segmenter.load(sys.argv[1], backend="onnxruntime", threads=1), load)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_path)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, "cancelled" in done.stderr) == (0, True), done.stderr

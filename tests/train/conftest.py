@@ -60,8 +60,11 @@ def config(data):
                 "data": {"path": str(data)},
                 "crop": {"size": 64, "object_side": [20, 60], "objects": 2},
                 "clicks": {"corrections": 2},
-                "segment": {"steps": 4, "learning_rate": 1e-3, "warmup": 2, "cooldown": 0.5},
-                "select": {"steps": 3, "learning_rate": 1e-3},
+                "stages": [
+                    {"trains": "segment", "steps": 4, "learning_rate": 1e-3, "warmup": 2,
+                     "cooldown": 0.5},
+                    {"trains": "select", "steps": 3, "learning_rate": 1e-3},
+                ],
                 "batch": 2,
                 "ema": 0.9,
                 **changes,

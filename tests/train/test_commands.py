@@ -75,7 +75,7 @@ def test_bad_configuration_gives_one_line(write, tmp_path, capsys):
 
 
 def test_interruption_saves_a_whole_step(write, tmp_path, capsys):
-    path = write(segment={"steps": 100_000})
+    path = write(stages=[{"trains": "segment", "steps": 100_000}])
     output = tmp_path / "run"
     before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background
 
@@ -104,8 +104,8 @@ def free_port():
 
 def test_two_processes_equal_one_with_twice_the_batch(write, tmp_path):
     """Both stages, with corrections; gloo on the CPU."""
-    changes = {"segment": {"steps": 2, "learning_rate": 1e-3},
-               "select": {"steps": 2, "learning_rate": 1e-3}}  # fmt: skip
+    changes = {"stages": [{"trains": trains, "steps": 2, "learning_rate": 1e-3}
+                          for trains in ("segment", "select")]}  # fmt: skip
     assert train(write(batch=4, **changes), "--output", str(tmp_path / "one")) == 0
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",

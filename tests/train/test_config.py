@@ -8,7 +8,8 @@ import pytest
 from trtseg.nn.config import NetworkConfig
 from trtseg.train.config import StageConfig, parse_config, read_config
 
-MINIMAL = {"network": {}, "data": {"path": "x"}, "segment": {"steps": 1}, "select": {"steps": 1}}
+STAGE = {"trains": "segment", "steps": 1}
+MINIMAL = {"network": {}, "data": {"path": "x"}, "stages": [STAGE]}
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.json"))
 
 
@@ -33,11 +34,19 @@ def with_value(place, value):
         ("ema", float("nan"), "config.ema: expected a finite number, got nan"),
         ("bf16", 1, "config.bf16: expected true or false, got 1"),
         ("initial_weights", 3, "config.initial_weights: expected a string, got 3"),
-        ("segment.learning_rate", "1e-3", "config.segment.learning_rate: expected a finite"),
-        ("segment.learning_rate", 0, "config.segment.learning_rate: expected above 0"),
-        ("segment.epochs", 3, "config.segment.steps: expected either steps or epochs"),
-        ("segment.rate", 3, "config.segment: unknown rate; known: steps"),
-        ("segment", 3, "config.segment: expected an object, got 3"),
+        ("stages", [{**STAGE, "learning_rate": "1e-3"}],
+         "config.stages[0].learning_rate: expected a finite"),
+        ("stages", [{**STAGE, "learning_rate": 0}],
+         "config.stages[0].learning_rate: expected above 0"),
+        ("stages", [{**STAGE, "epochs": 3}],
+         "config.stages[0].steps: expected either steps or epochs"),
+        ("stages", [{**STAGE, "trains": "all"}],
+         "config.stages[0].trains: expected one of segment, select, got 'all'"),
+        ("stages", [{**STAGE, "rate": 3}], "config.stages[0]: unknown rate; known: trains"),
+        ("stages", [], "config.stages: expected at least one"),
+        ("stages", 3, "config.stages: expected a list, got 3"),
+        ("clicks.region_fraction", 0.5,
+         "config.clicks.region_fraction: needs a network with region"),
         ("network.dilations", 3, "config.network.dilations: expected a list, got 3"),
         ("network.dilations", [1, "2"], r"config.network.dilations\[1\]: expected a whole number"),
         ("network.encoder", "vgg", "config.network.encoder: expected one of"),
@@ -110,7 +119,7 @@ def test_the_papers_configuration_is_the_paper():
     config = read_config(next(path for path in CONFIGS if path.stem == "latent_diversity"))
     assert config.network == NetworkConfig(working_long_side_px=config.network.working_long_side_px)
     assert config.batch == 1
-    for stage in (config.segment, config.select):
+    for stage in config.stages:
         assert stage.epochs == 100
         assert stage.learning_rate == 1e-4
         assert stage.weight_decay == 0

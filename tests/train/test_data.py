@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader
 
 from train.conftest import write_image
 from trtseg.errors import DatasetError
-from trtseg.train.clicks import ClickConfig
 from trtseg.train.data import (
     CropConfig,
     Crops,
@@ -18,12 +17,13 @@ from trtseg.train.data import (
     reduce_target,
 )
 from trtseg.train.images import DataConfig, LabelledImages
+from trtseg.train.prompts import PromptConfig
 
 CROP = CropConfig(size=64, object_side=(20, 60), objects=2)
 
 
 def crops(root, seed=0, crop=CROP, **source):
-    return Crops(LabelledImages([DataConfig(str(root), **source)]), crop, ClickConfig(), seed)
+    return Crops(LabelledImages([DataConfig(str(root), **source)]), crop, PromptConfig(), 2, seed)
 
 
 def assert_same(first, second):

@@ -15,7 +15,7 @@ from trtseg.nn.bundle_weights import bundle_weights, load_network
 from trtseg.nn.checkpoint import save_checkpoint
 from trtseg.nn.network import LatentDiversity
 from trtseg.train.config import read_config
-from trtseg.train.loop import initialise
+from trtseg.train.latent_diversity import initialise
 
 
 def test_bundle_gives_the_network_it_was_made_of():

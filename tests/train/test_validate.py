@@ -52,11 +52,11 @@ def test_selected_and_best_are_told_apart(config, data):
     network = LatentDiversity(config().network)
     settings = ValidationConfig(paths=(str(data),), objects=3, clicks=2)
     network.segment = Oracle(0.2, 0.9, 0.4)
-    values = validate(network, settings, bf16=False, by_rank=True)
+    values = validate(network, settings, by_rank=True)
     assert values.pop("seconds_per_image") > 0
     assert values == {"noc@85": 2.0, "noc@90": 2.0, "iou@1": 0.0, "best_iou@1": 1.0}
     network.scores = lambda *_: torch.tensor([[0.0, 1.0, 0.5]])
-    values = validate(network, settings, bf16=False, by_rank=False)
+    values = validate(network, settings, by_rank=False)
     del values["seconds_per_image"]
     assert values == {"noc@85": 1.0, "noc@90": 1.0, "iou@1": 1.0, "best_iou@1": 1.0}
 
@@ -65,5 +65,5 @@ def test_a_network_that_g_does_not_follow_is_by_rank(config, data):
     network = LatentDiversity(config(network={"encoder": "none", "width": 4, "dilations": [1],
                                               "candidates": 1, "working_long_side_px": 64}).network)
     settings = ValidationConfig(paths=(str(data),), objects=2, clicks=1)
-    values = validate(network, settings, bf16=False, by_rank=False)
+    values = validate(network, settings, by_rank=False)
     assert values["iou@1"] == values["best_iou@1"]

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import Tensor
@@ -16,10 +17,10 @@ from trtseg.adapt.latent import AdaptableSegment, corrections_of
 from trtseg.adapt.learn import learn
 from trtseg.adapt.routes import ROUTES, OnnxRoute, RefitRoute, Route, TorchRoute
 from trtseg.adapt.weights import AdaptedWeights
-from trtseg.runtime.adapter import Observation
 from trtseg.runtime.engine import Engine, HostMemory
 from trtseg.runtime.segmenter import Segmenter
-from trtseg.runtime.tensorrt_engine import TensorRTEngine
+from trtseg.runtime.session.observation import Observation
+from trtseg.runtime.tensorrt.execution import TensorRTEngine
 
 
 class Learner:
@@ -83,6 +84,15 @@ class Learner:
         self._engines: OrderedDict[int, tuple[AdaptedWeights, Engine]] = OrderedDict()
         self._lock = threading.Lock()
 
+    @classmethod
+    def of(cls, model: Segmenter | Learner) -> Learner:
+        """A learner as it is; of a segmenter the one, with default arguments, that serves all."""
+        if isinstance(model, Learner):
+            return model
+        if model not in _learners:
+            _learners[model] = cls(model)
+        return _learners[model]
+
     def _make_route(self, route: str, names: list[str]) -> Route:
         segment = self.segmenter.engines.segment
         if route == "torch":
@@ -110,19 +120,32 @@ class Learner:
         return engine
 
 
+_learners: WeakKeyDictionary[Segmenter, Learner] = WeakKeyDictionary()
+
+
 class ClickAdapter:
-    """`trtseg.runtime.adapter.Adapter`: image adaptation (CA section 3.2) from given weights.
+    """An `Adapter` of the runtime: image adaptation (CA section 3.2) from given weights.
 
     Args:
-        learner: the model.
-        base: gives the weights with which an object begins.
+        model: the segmenter whose sessions are to adapt, or a learner for it.
+        base: gives the weights with which an object begins; by default the model's own.
         adapts: learn after every click; otherwise the object is answered with `base` throughout.
+
+    Raises:
+        BundleError: the model cannot be adapted, or has no importance beside it.
+        ValueError, EngineError: as `Learner`.
     """
 
     def __init__(
-        self, learner: Learner, base: Callable[[], AdaptedWeights], *, adapts: bool = True
+        self,
+        model: Segmenter | Learner,
+        base: Callable[[], AdaptedWeights] | None = None,
+        *,
+        adapts: bool = True,
     ) -> None:
-        self.learner, self._base, self._adapts = learner, base, adapts
+        learner = Learner.of(model)
+        self.learner, self._adapts = learner, adapts
+        self._base = base or (lambda: learner.initial)
 
     def start(self) -> AdaptedWeights:
         """See `Adapter`."""
@@ -133,7 +156,7 @@ class ClickAdapter:
         if not self._adapts or observation.previous is None:
             return weights
         learner = self.learner
-        count = len(observation.positive) + len(observation.negative)
+        count = len(observation.prompts.positive) + len(observation.prompts.negative)
         shown = shown_clicks(observation, learner.config.image.guidance,
                              [learner.config.seed, count])
         return learn(
@@ -164,7 +187,7 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
         guidance: "all", "subset" or "earlier".
         seed: of the random subset.
     """
-    positive, negative = observation.positive, observation.negative
+    positive, negative = observation.prompts.positive, observation.prompts.negative
     if guidance == "earlier":
         if observation.newest_positive:
             positive = positive[:-1]
@@ -177,4 +200,5 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
         positive = positive[np.sort(rng.permutation(len(positive))[:count])]
         count = int(rng.integers(0, len(negative) + 1))
         negative = negative[np.sort(rng.permutation(len(negative))[:count])]
-    return replace(observation, positive=positive, negative=negative)
+    prompts = replace(observation.prompts, positive=positive, negative=negative)
+    return replace(observation, prompts=prompts)

@@ -17,9 +17,8 @@ from trtseg.adapt.config import MODES, AdaptConfig, Learning
 from trtseg.adapt.learn import Example, Forward, learn
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, click_disks
-from trtseg.runtime.guidance import Region, grid_points
 from trtseg.runtime.image import as_picture, prepare, working_size
-from trtseg.types import Click
+from trtseg.types import Click, Region, grid_points
 
 MULTIPLE_PX = 32
 STRIDE = 4  # of the logits
@@ -136,7 +135,7 @@ class _Decoder(torch.nn.Module):
 def _rows(clicks: tuple[Click, ...], region: Region, size: tuple[int, int]) -> np.ndarray:
     """float32 [N, 3], rows (y, x, label) in pixels of a working image, in the clicks' order."""
     rows = [
-        [*grid_points((click,), region, size, positive=click.positive)[0], float(click.positive)]
+        [*grid_points([(click.x, click.y)], region, size)[0], float(click.positive)]
         for click in clicks
     ]
     return np.array(rows, np.float32).reshape(-1, 3)

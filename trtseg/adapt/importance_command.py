@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from trtseg.adapt.learn import Forward
     from trtseg.evaluate import Dataset
-    from trtseg.runtime.adapter import Observation
+    from trtseg.runtime.session.observation import Observation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,11 +178,11 @@ class Watcher:
         self.seen: list[Observation] = []
 
     def start(self) -> None:
-        """See `trtseg.runtime.adapter.Adapter`."""
+        """See `trtseg.runtime.session.observation.Adapter`."""
 
     def adapt(self, weights: None, observation: Observation) -> None:
-        """See `trtseg.runtime.adapter.Adapter`."""
+        """See `trtseg.runtime.session.observation.Adapter`."""
         self.seen.append(observation)
 
     def engine(self, weights: None) -> None:
-        """See `trtseg.runtime.adapter.Adapter`."""
+        """See `trtseg.runtime.session.observation.Adapter`."""

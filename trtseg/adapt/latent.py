@@ -1,9 +1,9 @@
-"""Latent diversity's f as something that adapts: one hypothesis learns, the others stay alive."""
+"""Latent diversity's f as something that adapts: one candidate learns, the others stay alive."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,40 +18,39 @@ from trtseg.nn.bundle_weights import read_weights
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.network import segment_network
+from trtseg.nn.pyramid import PyramidNetwork
 from trtseg.nn.unet import UNet
-from trtseg.runtime.adapter import Observation
 from trtseg.runtime.engine import HostMemory, Memory
-from trtseg.runtime.guidance import GuidanceMaps
+from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
+from trtseg.runtime.session.observation import Observation
 
 PREFIX = "segment."  # of f's names in the state dict and in the graphs
 
 
-class Tail(nn.Module):
-    """The last layers of f: [1, C, H, W] to logits [1, M, H, W]. Names as in the state dict."""
+Segment = ContextNetwork | UNet | PyramidNetwork
+Features = tuple[Tensor, ...]
 
-    def __init__(self, segment: ContextNetwork | UNet, layers: int) -> None:
+
+class Tail(nn.Module):
+    """The last layers of f: what they read to logits [1, M, H, W]. Names as in the state dict."""
+
+    def __init__(self, segment: Segment, layers: int) -> None:
         super().__init__()
         self.segment, self.layers = segment, layers
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.segment.logits(x, self.layers)
+    def forward(self, features: Features) -> Tensor:
+        return self.segment.logits(features, self.layers)
 
 
 class Whole(nn.Module):
     """f as it is, under the names of the state dict."""
 
-    def __init__(self, segment: ContextNetwork | UNet) -> None:
+    def __init__(self, segment: Segment) -> None:
         super().__init__()
         self.segment = segment
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.segment(x)
-
-
-def _has_adapted_layer(name: str, segment: ContextNetwork | UNet, layers: int) -> bool:
-    if not isinstance(segment, ContextNetwork) or ".layers." not in name:
-        return True
-    return int(name.split(".layers.")[1].split(".")[0]) >= segment.depth - layers
+    def forward(self, x: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
+        return self.segment(x, *maps)
 
 
 class AdaptableSegment:
@@ -69,7 +68,7 @@ class AdaptableSegment:
     def __init__(
         self,
         bundle: Bundle,
-        segment: ContextNetwork | UNet,
+        segment: Segment,
         config: AdaptConfig,
         device: torch.device | str = "cpu",
         memory: Memory | None = None,
@@ -89,7 +88,7 @@ class AdaptableSegment:
         self.initial: dict[str, Tensor] = {
             name: parameter.detach().clone()
             for name, parameter in self._tail.named_parameters()
-            if _has_adapted_layer(name, segment, layers)
+            if segment.in_tail(name.removeprefix(PREFIX), layers)
         }
 
     @classmethod
@@ -129,7 +128,7 @@ class AdaptableSegment:
             HostMemory(),
             np.dtype(np.float32),
         )
-        maps.update((observation.positive, observation.negative), observation.previous)
+        maps.update(observation.prompts, observation.previous)
         return torch.from_numpy(maps.maps).to(self.device)
 
     def features(self, observation: Observation) -> Tensor:
@@ -143,15 +142,19 @@ class AdaptableSegment:
             return self.segment.prefix(x, self._tail.layers)
 
     def logits(self, features: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        """All hypotheses, [M, H, W]."""
+        """All candidates, [M, H, W]."""
         with self._lock, self._autocast():
             return torch.func.functional_call(self._tail, dict(weights), (features,))[0]
 
-    def run(self, x: Tensor, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Masks and features of x [1, C, H, W], in float32."""
-        x = x.float().contiguous(memory_format=torch.channels_last)
+    def run(
+        self, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Masks and features of x [1, C, H, W] and the image maps, in float32."""
+        given = tuple(
+            one.float().contiguous(memory_format=torch.channels_last) for one in inputs
+        )
         with self._lock:
-            return torch.func.functional_call(self._whole, dict(weights), (x,))
+            return torch.func.functional_call(self._whole, dict(weights), given)
 
     def example(
         self, observation: Observation, corrections: np.ndarray, mask: np.ndarray | None
@@ -159,7 +162,7 @@ class AdaptableSegment:
         """An example for `learn` in which the candidate that was shown is corrected.
 
         Args:
-            observation: gives the input; its `selected` says which hypothesis learns.
+            observation: gives the input; its `selected` says which candidate learns.
             corrections: float32 [N, 3], rows (y, x, label) in cells of the grid.
             mask: p, [H, W] in [0, 1].
         """
@@ -181,6 +184,8 @@ def corrections_of(observation: Observation) -> np.ndarray:
     """All clicks of an observation as corrections, float32 [N, 3], rows (y, x, label)."""
     rows = [
         np.column_stack([points, np.full(len(points), label, np.float32)])
-        for points, label in ((observation.positive, 1.0), (observation.negative, 0.0))
+        for points, label in (
+            (observation.prompts.positive, 1.0), (observation.prompts.negative, 0.0)
+        )
     ]
     return np.concatenate(rows).astype(np.float32)

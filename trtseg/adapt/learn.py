@@ -99,7 +99,7 @@ def _gradients(
             importance_weight=learning.importance_weight,
             mask_loss_kind=learning.mask_loss,
         )
-        # weights of other hypotheses have no gradient at all without the importance term
+        # weights of other candidates have no gradient at all without the importance term
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     gradients = {
         name: torch.zeros_like(state.values[name]) if gradient is None else gradient

@@ -17,8 +17,8 @@ from trtseg.errors import EngineError
 from trtseg.runtime.engine import Engine, TensorSpec
 from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine, physical_cores
 from trtseg.runtime.tensorrt import load_refit_pair
-from trtseg.runtime.tensorrt_engine import TensorRTBinding, TensorRTEngine
-from trtseg.runtime.tensorrt_refit import RefitPair
+from trtseg.runtime.tensorrt.execution import TensorRTBinding, TensorRTEngine
+from trtseg.runtime.tensorrt.refit import RefitPair
 
 ROUTES = ("onnxruntime", "torch", "tensorrt")
 
@@ -188,9 +188,9 @@ class TorchBinding:
 
     def run(self) -> None:
         """See `Binding`."""
-        x = self._tensors["x"]
-        with torch.inference_mode(), _on_stream(x.device, self._stream):
-            masks, features = self._engine.model.run(x, self._engine.weights.values)
+        inputs = [self._tensors[spec.name] for spec in self._engine.inputs]
+        with torch.inference_mode(), _on_stream(inputs[0].device, self._stream):
+            masks, features = self._engine.model.run(inputs, self._engine.weights.values)
             self._tensors["masks"].copy_(masks)
             if "features" in self._tensors:
                 self._tensors["features"].copy_(features)

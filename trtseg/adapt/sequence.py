@@ -23,10 +23,10 @@ from trtseg.atomic import check_room, is_empty
 from trtseg.errors import CheckpointError
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
 from trtseg.parse import build, quoted
-from trtseg.runtime.adapter import Observation
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.guidance import grid_points
+from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
+from trtseg.runtime.session.observation import Observation, observe
 
 _PARTS = ("values", "first", "second")
 _LARGEST_COUNT = 2**53  # of images and steps: what every reader of JSON knows exactly
@@ -68,7 +68,7 @@ class Sequence:
     """Images that are segmented one after the other, by a model that learns from each.
 
     Args:
-        learner: the model.
+        model: a segmenter, or a learner for it.
         adapt: "image" (every object begins with the model's own weights), "sequence" (one step
             after every image) or "both".
         state: a folder in which the state is kept: read now if it is there and not empty, and
@@ -82,17 +82,22 @@ class Sequence:
 
     Raises:
         ValueError: an unknown mode, or a state for "image".
+        BundleError: the model cannot be adapted, or has no importance beside it.
         CheckpointError: `state` is damaged, of another model, or where nothing can be written.
     """
 
     def __init__(
-        self, learner: Learner, adapt: str = "both", *, state: str | Path | None = None
+        self,
+        model: Segmenter | Learner,
+        adapt: str = "both",
+        *,
+        state: str | Path | None = None,
     ) -> None:
         if adapt not in MODES:
             raise ValueError(f"adapt: expected one of {', '.join(MODES)}, got {adapt!r}")
-        self.learner, self.adapt = learner, adapt
+        self.learner, self.adapt = Learner.of(model), adapt
         self.images = 0
-        self.weights = learner.initial
+        self.weights = self.learner.initial
         self._state = None if state is None else Path(state)
         self._id: str | None = None  # of the state that this one came from
         self._own: set[str | None] = {None}  # of all that it loaded or wrote
@@ -278,18 +283,11 @@ def _checked_parts(
 def _final(learner: Learner, session: Session) -> tuple[Observation, np.ndarray]:
     """The end of a session over all that was encoded, whatever crop it looked at last."""
     encoded, prediction = session.encoded, session.prediction
-    grid = encoded.base.shape[1:]
+    grid = encoded.grid
     y0, x0, y1, x1 = encoded.region
     inside = prediction.mask[y0:y1, x0:x1]
     # a cell belongs to the object as far as the mask fills it
     shrinks = inside.size > grid[0] * grid[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     mask = cv2.resize(inside, (grid[1], grid[0]), interpolation=method).astype(np.float32) / 255
-    observation = Observation(
-        encoded,
-        grid_points(session.clicks, encoded.region, grid, positive=True),
-        grid_points(session.clicks, encoded.region, grid, positive=False),
-        None,
-        selected=prediction.selected,
-    )
-    return observation, mask
+    return observe(encoded, session.clicks, None, prediction.selected), mask

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from trtseg import ops
-from trtseg.runtime.compose import compose
-from trtseg.runtime.engine import Binding
-from trtseg.runtime.guidance import grid_points
-from trtseg.runtime.image import as_picture, prepare
-from trtseg.runtime.pipeline import ClickBuffers, Pipeline
-from trtseg.runtime.recording import Recorded
+from trtseg.runtime.image import as_picture
+from trtseg.runtime.pipeline import Pipeline
+from trtseg.runtime.pipeline.buffers import ClickBuffers, EncodeBuffers
+from trtseg.runtime.pipeline.recording import Recorded
+from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.session.compose import compose
+from trtseg.runtime.session.observation import Adapter
 from trtseg.types import Click
 
 
@@ -103,76 +103,51 @@ def time_stages(
         the model does not have are left out.
     """
     pipeline = segmenter.pipeline
-    memory, manifest = pipeline.engines.memory, pipeline.manifest
+    memory, engines = pipeline.engines.memory, pipeline.engines
     picture = as_picture(image)
     region = (0, 0, *picture.size)
     size = pipeline.working_size(*picture.size)
     grid = pipeline.grid(size)
     encoded = pipeline.encode(picture, region)
-    mean, scale = (np.array(v, np.float32) for v in (manifest.mean, manifest.scale))
-    bias = memory.array(np.asarray(segmenter.bundle.parameters["bias"]))
-    image_weight = None
-    if manifest.image_term:
-        image_weight = memory.array(np.asarray(segmenter.bundle.parameters["image_weight"]))
-    staged = np.empty((1, 3, *size), np.float32)
-    encoder = pipeline.engines.encoder
-    binding = None
-    image_dtype = staged.dtype if encoder is None else encoder.inputs[0].dtype
-    device_image = memory.empty(staged.shape, image_dtype)
-    levels: list[Any] = []
-    if encoder is not None:
-        shapes = encoder.output_shapes({"image": staged.shape})
-        outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in encoder.outputs}
-        levels = [outputs[f"level_{i}"][0] for i in range(manifest.levels)]
-        binding = encoder.bind({"image": device_image, **outputs}, memory.stream)
+    encode = EncodeBuffers(pipeline.stages, memory, size)
+    click = ClickBuffers(pipeline.stages, memory, size)
     base = memory.empty(encoded.base.shape, encoded.base.dtype)
-    buffers = ClickBuffers(pipeline, memory, size)
 
-    def recorded(network: Binding) -> Callable[[], None]:
-        """A network by itself as it runs within a click: replayed, where clicks are."""
-        recording = Recorded(memory, pipeline.engines.recorder)
-        return lambda: recording.run(network.run, network.graph_key)
+    def recorded(stage: Callable[[], None]) -> Callable[[], None]:
+        """A stage by itself as it runs within a click: replayed, where clicks are."""
+        recording = Recorded(memory, engines.recorder)
+        return lambda: recording.run(stage, partial(click.graph_key, engines.segment))
 
-    segment = recorded(buffers.segment(pipeline.engines.segment))
-    select = None if buffers.select is None else recorded(buffers.select)
+    segment = recorded(partial(click.segment, engines.segment))
+    select = recorded(click.select)
     mask = np.empty(picture.size, np.uint8)
     clicks = clicks_on(picture.size, 2)
 
-    def upload() -> None:
-        prepare(picture, region, mean, scale, staged)
-        memory.copy(staged, device_image)
-
-    def hypercolumn() -> None:
-        ops.hypercolumn(
-            levels, grid, image=device_image[0] if manifest.image_term else None,
-            image_weight=image_weight, bias=bias, out=base, stream=memory.stream,
-        )  # fmt: skip
-
     def guide(shift: float) -> None:
-        moved = [Click(click.x + shift, click.y, click.positive) for click in clicks]
-        points = [grid_points(moved, region, grid, positive=kind) for kind in (True, False)]
-        buffers.load(encoded, points, None)
-        buffers.draw()
+        moved = [Click(each.x + shift, each.y, each.positive) for each in clicks]
+        click.load(encoded, on_grid(moved, region, grid), None)
+        click.draw()
 
     def download() -> int:
-        return 0 if buffers.scores is None else int(memory.host(buffers.scores)[0].argmax())
+        click.download()
+        memory.synchronize()
+        return int(click.host_scores[0].argmax())
 
     def show(best: int) -> None:
-        maps = buffers.outputs["masks"][0]
-        compose(memory, maps[best], region, manifest.threshold, mask)
+        candidates = click.outputs["masks"][0]
+        compose(memory, candidates[best], region, pipeline.manifest.threshold, mask)
 
-    encode = None if binding is None else recorded(binding)
     clock = StageClock(pipeline)
     for index in range(warmup + repeats):
         if index == warmup:
             clock.times.clear()
-        clock.run("upload", upload)
-        if encode is not None:
-            clock.run("encoder", encode)
-        clock.run("hypercolumn", hypercolumn)
+        clock.run("upload", partial(encode.prepare, picture, region))
+        if engines.encoder is not None:
+            clock.run("encoder", encode.encode)
+        clock.run("hypercolumn", partial(encode.hypercolumn, base))
         clock.run("guidance", partial(guide, float(index % 5)))
         clock.run("f", segment)
-        if select is not None:
+        if engines.select is not None:
             clock.run("g", select)
         best = clock.run("download", download)
         clock.run("compose", partial(show, best))
@@ -186,9 +161,14 @@ def time_whole(
     clicks: int,
     repeats: int,
     warmup: int,
-    adapt: str | None = None,
+    adapt: Adapter | None = None,
 ) -> dict[str, Any]:
     """Encodes and clicks as a program sees them: the time until the mask is there.
+
+    Args:
+        clicks: on each object.
+        repeats, warmup: objects that count, and before them objects that do not.
+        adapt: learns from the clicks.
 
     Returns:
         "first_encode_ms" and "first_click_ms" (nothing warm but the loaded model); spreads

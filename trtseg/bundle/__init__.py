@@ -26,6 +26,7 @@ from trtseg.bundle.manifest import (
     MANIFEST,
     SELECT_INPUTS,
     Guidance,
+    ImageMap,
     Manifest,
     check_file_name,
     check_manifest,
@@ -38,7 +39,7 @@ from trtseg.parse import quoted
 
 __all__ = [
     "FORMAT", "LARGEST_BYTES", "MANIFEST", "MODELS", "SELECT_INPUTS",
-    "Bundle", "Guidance", "Manifest", "find", "names", "read", "write",
+    "Bundle", "Guidance", "ImageMap", "Manifest", "find", "names", "read", "write",
 ]  # fmt: skip
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -219,8 +220,8 @@ def _checked(
 def _fingerprint(raw: Mapping[str, Any]) -> str:
     """Over what decides the masks: provenance such as `accuracy` may be edited freely."""
     decisive = (
-        "format", "kind", "working_size", "image", "base", "guidance", "candidates", "threshold",
-        "select_inputs", "graphs", "parameters", "files",
+        "format", "kind", "working_size", "image", "base", "maps", "guidance", "candidates",
+        "threshold", "select_inputs", "graphs", "parameters", "files",
     )  # fmt: skip
-    text = json.dumps({key: raw.get(key) for key in decisive}, sort_keys=True)
+    text = json.dumps({key: raw[key] for key in decisive if key in raw}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -22,6 +22,7 @@ LARGEST_SIDE_PX = 8192
 LARGEST_LEVELS = 64
 LARGEST_CANDIDATES = 256
 LARGEST_CHANNELS = 8192
+MOST_MAPS = 8
 LARGEST_BASE = 2**28  # values of a base, or of all candidates, at the working size
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -31,21 +32,33 @@ class Guidance:
     """How clicks become channels; see `trtseg.runtime.guidance`.
 
     Attributes:
-        channels: 4 (S_p, S_n, T_p, T_n) or 5 (and the previous mask).
+        channels: 4 (S_p, S_n, T_p, T_n), and one each for the previous mask and the region.
         click_map: "point" or "gaussian", the shape of S; "none" where its weights are zero.
         sigma_grid_px: standard deviation of the gaussian, in base-grid pixels.
         distance_limit_px: distances are truncated at this, in working-size pixels.
+        previous_mask: whether channel 4 is the previous probability map.
+        region: whether the last channel is a box or a loop, see `trtseg.runtime.region`.
     """
 
     channels: int
     click_map: str
     sigma_grid_px: float
     distance_limit_px: float
+    previous_mask: bool
+    region: bool
 
-    @property
-    def previous_mask(self) -> bool:
-        """Whether the last channel is the previous probability map."""
-        return self.channels == 5
+
+@dataclass(frozen=True)
+class ImageMap:
+    """What the encoder hands to `segment` beside the base, as its input `map_0`, `map_1`, ...
+
+    Attributes:
+        channels: of the map.
+        stride: working pixels per cell.
+    """
+
+    channels: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Manifest:
         base_stride: working pixels per base-grid pixel.
         channels: C, channels of the base.
         levels: number of encoder outputs `level_0 ...`; 0 for a model without an encoder.
+        maps: the encoder's outputs `map_0 ...`, which `segment` reads as they are.
         image_term: whether the base has an image term.
         candidates: M, number of masks that `segment` makes.
         threshold: probability from which a pixel belongs to the object.
@@ -78,6 +92,7 @@ class Manifest:
     base_stride: int
     channels: int
     levels: int
+    maps: tuple[ImageMap, ...]
     image_term: bool
     guidance: Guidance
     candidates: int
@@ -184,11 +199,7 @@ def check_manifest(place: Any, raw: Mapping[str, Any], files: Mapping[str, bytes
         if value % divisor:
             raise BundleError(f"{place}: {MANIFEST}: {key}: {value} is no multiple of {divisor}")
     channels = _number(place, raw, "base.channels", 1, LARGEST_CHANNELS)
-    if max(channels, candidates) * (long_side // stride) ** 2 > LARGEST_BASE:
-        raise BundleError(
-            f"{place}: {MANIFEST}: base: {channels} channels and {candidates} candidates of "
-            f"{long_side // stride} x {long_side // stride} are more than {LARGEST_BASE:,} values"
-        )
+    _check_area(place, "base", max(channels, candidates), long_side // stride)
     click_map = expect(place, raw, "guidance.click_map", str)
     if click_map not in ("point", "gaussian", "none"):
         raise BundleError(
@@ -197,20 +208,27 @@ def check_manifest(place: Any, raw: Mapping[str, Any], files: Mapping[str, bytes
     sigma = _number(place, raw, "guidance.sigma_grid_px", 1e-3, kind=float) if (
         click_map == "gaussian"
     ) else 0.0
+    previous_mask = expect(place, raw, "guidance.previous_mask", bool)
+    # bundles from before there were regions do not name them
+    region = "region" in raw["guidance"] and expect(place, raw, "guidance.region", bool)
     guidance = Guidance(
-        channels=_number(place, raw, "guidance.channels", 4, 5),
+        channels=_number(place, raw, "guidance.channels", 4, 6),
         click_map=click_map,
         sigma_grid_px=sigma,
         distance_limit_px=_number(place, raw, "guidance.distance_limit_px", 1e-3, kind=float),
+        previous_mask=previous_mask,
+        region=region,
     )
-    if expect(place, raw, "guidance.previous_mask", bool) != guidance.previous_mask:
+    if guidance.channels != 4 + previous_mask + region:
         raise BundleError(
-            f"{place}: {MANIFEST}: guidance.previous_mask does not fit {guidance.channels} channels"
+            f"{place}: {MANIFEST}: guidance.previous_mask and region do not fit "
+            f"{guidance.channels} channels"
         )
     graphs = expect(place, raw, "graphs", dict)
     levels = _number(place, raw, "base.levels", 0, LARGEST_LEVELS)
     for role in ("encoder", "segment") if levels else ("segment",):
         expect(place, raw, f"graphs.{role}", dict)
+    maps = _image_maps(place, raw, stride, multiple, long_side)
     select_inputs = tuple(expect(place, raw, "select_inputs", list)) if "select" in graphs else ()
     known = all(select_inputs.count(name) == 1 and name in SELECT_INPUTS for name in select_inputs)
     if not known or ("select" in graphs and not select_inputs):
@@ -240,6 +258,7 @@ def check_manifest(place: Any, raw: Mapping[str, Any], files: Mapping[str, bytes
         base_stride=stride,
         channels=channels,
         levels=levels,
+        maps=maps,
         image_term=expect(place, raw, "base.image_term", bool),
         guidance=guidance,
         candidates=candidates,
@@ -250,3 +269,35 @@ def check_manifest(place: Any, raw: Mapping[str, Any], files: Mapping[str, bytes
     )
 
 
+def _image_maps(
+    place: Any, raw: Mapping[str, Any], stride: int, multiple: int, long_side: int
+) -> tuple[ImageMap, ...]:
+    if "maps" not in raw:  # of models that have none
+        return ()
+    count = len(expect(place, raw, "maps", list))
+    if count > MOST_MAPS:
+        raise BundleError(f"{place}: {MANIFEST}: maps: expected at most {MOST_MAPS}, got {count}")
+    named = {"maps": {str(index): entry for index, entry in enumerate(raw["maps"])}}
+    found = []
+    for index in range(count):
+        key = f"maps.{index}"
+        one = ImageMap(
+            _number(place, named, f"{key}.channels", 1, LARGEST_CHANNELS),
+            _number(place, named, f"{key}.stride", 1),
+        )
+        if one.stride % stride or multiple % one.stride:
+            raise BundleError(
+                f"{place}: {MANIFEST}: {key}.stride: expected a multiple of {stride} that divides "
+                f"{multiple}, got {one.stride}"
+            )
+        _check_area(place, key, one.channels, long_side // one.stride)
+        found.append(one)
+    return tuple(found)
+
+
+def _check_area(place: Any, key: str, channels: int, side: int) -> None:
+    if channels * side**2 > LARGEST_BASE:
+        raise BundleError(
+            f"{place}: {MANIFEST}: {key}: {channels} channels of {side} x {side} are more than "
+            f"{LARGEST_BASE:,} values"
+        )

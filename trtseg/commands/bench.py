@@ -26,6 +26,7 @@ from trtseg.errors import BackendUnavailable
 from trtseg.runtime.engine import Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
 from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.session.observation import Adapter
 
 EXAMPLES = """\
 examples:
@@ -57,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="measured objects (default: 20)")  # fmt: skip
     parser.add_argument("--warmup", type=integer(0), default=3, help="objects before (default: 3)")
     parser.add_argument("--cuda-graphs", choices=("on", "off", "both"), default="on")
-    parser.add_argument("--adapt", metavar="NAME", help="also time this adapter (needs torch)")
+    parser.add_argument("--adapt", choices=("image",),
+                        help="also time learning from every click (needs torch)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--plot", type=Path, metavar="FILE",
                         help="draw it: PNG, SVG or PDF (needs matplotlib)")
@@ -124,12 +126,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _adapter(segmenter: Segmenter, name: str | None) -> Adapter | None:
+    if name is None:
+        return None
+    from trtseg.adapt import ClickAdapter
+
+    return ClickAdapter(segmenter)
+
+
 def _measure_size(
     segmenter: Segmenter, size: tuple[int, int], speed: Speed, args: argparse.Namespace
 ) -> dict[str, Any]:
     image = picture_of(size)
     whole = time_whole(segmenter, image, clicks=args.clicks, repeats=args.repeats,
-                       warmup=args.warmup, adapt=args.adapt)  # fmt: skip
+                       warmup=args.warmup, adapt=_adapter(segmenter, args.adapt))
     cold = {name: whole.pop(name) for name in ("first_encode_ms", "first_click_ms")}
     stages = time_stages(segmenter, image, repeats=args.repeats, warmup=args.warmup)
     work = _work(segmenter, size)
@@ -162,16 +172,20 @@ def _work(segmenter: Segmenter, size: tuple[int, int]) -> dict[str, Work]:
     pipeline, manifest, engines = segmenter.pipeline, segmenter.bundle.manifest, segmenter.engines
     working = pipeline.working_size(*size)
     grid = pipeline.grid(working)
-    segment_shape = {"x": (1, manifest.channels, *grid)}
+    segment_shapes = pipeline.stages.segment_shapes(working)
     found = {}
     try:
         if engines.encoder is not None:
             found["encoder"] = count_work(
                 segmenter.bundle, "encoder", engines.encoder, {"image": (1, 3, *working)}
             )
-        found["f"] = count_work(segmenter.bundle, "segment", engines.segment, segment_shape)
+        found["f"] = count_work(segmenter.bundle, "segment", engines.segment, segment_shapes)
         if engines.select is not None:
-            shapes = {spec.name: (1, spec.shape[1] or 1, *grid) for spec in engines.select.inputs}
+            made = engines.segment.output_shapes(segment_shapes)
+            shapes = {
+                spec.name: made.get(spec.name, (1, spec.shape[1] or 1, *grid))
+                for spec in engines.select.inputs
+            }
             found["g"] = count_work(segmenter.bundle, "select", engines.select, shapes)
     except ModuleNotFoundError as error:
         print(f"no floor: {error.name} is not installed", file=sys.stderr)

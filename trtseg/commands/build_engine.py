@@ -11,11 +11,11 @@ from trtseg import bundle as bundles
 from trtseg.commands.arguments import integer
 from trtseg.commands.build_progress import build_progress
 from trtseg.errors import BackendUnavailable
-from trtseg.runtime.build_options import RTX_COMPUTE_CAPABILITIES, BuildOptions
-from trtseg.runtime.bundle_engines import SizeRange, obtain, requests
-from trtseg.runtime.cache import EngineCache
-from trtseg.runtime.cuda_memory import Gpu, describe_gpu, load_cupy
-from trtseg.runtime.tensorrt_library import load_tensorrt
+from trtseg.runtime.tensorrt.build_options import RTX_COMPUTE_CAPABILITIES, BuildOptions
+from trtseg.runtime.tensorrt.bundle_plans import SizeRange, obtain, requests
+from trtseg.runtime.tensorrt.device_memory import Gpu, describe_gpu, load_cupy
+from trtseg.runtime.tensorrt.library import load_tensorrt
+from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 EXAMPLES = """\
 examples:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtseg.runtime.build_progress import Progress
+    from trtseg.runtime.engine import Progress
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def overlay(
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, contours, -1, (255, 255, 255), max(1, round(2 * unit)), cv2.LINE_AA)
     for click in clicks:
-        centre = round(click.x), round(click.y)
+        centre = click.pixel[::-1]
         for radius, colour in ((9, (255, 255, 255)), (6, POSITIVE if click.positive else NEGATIVE)):
             cv2.circle(picture, centre, max(1, round(radius * unit)), colour, -1, cv2.LINE_AA)
     return picture
@@ -52,7 +52,7 @@ def contact_sheet(
     *,
     height: int = 480,
 ) -> np.ndarray:
-    """The selected mask at the left, all hypotheses side by side at its right, in two rows.
+    """The selected mask at the left, all candidates side by side at its right, in two rows.
 
     Args:
         rgb: uint8 [H, W, 3].

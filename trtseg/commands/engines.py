@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trtseg.runtime.cache import CacheEntry, EngineCache, default_directory
+from trtseg.runtime.tensorrt.plan_cache import CacheEntry, EngineCache, default_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -105,12 +105,12 @@ def _model(name: str) -> str:
         return f"damaged: {error}"
     precisions = ", ".join(manifest.graphs["segment"])
     return (
-        f"{manifest.kind}, {manifest.candidates} hypotheses, working size "
+        f"{manifest.kind}, {manifest.candidates} candidates, working size "
         f"{manifest.long_side_px} px, {precisions}"
     )
 
 
 def _caches() -> dict[str, str]:
-    from trtseg.runtime import cache
+    from trtseg.runtime.tensorrt.plan_cache import default_directory
 
-    return {"engines": str(cache.default_directory())}
+    return {"engines": str(default_directory())}

@@ -15,13 +15,13 @@ from trtseg.commands.drawing import contact_sheet, overlay
 from trtseg.commands.model_options import add_model_options, load_segmenter
 from trtseg.commands.output import EXACT_SUFFIXES, check_folder, check_targets, write_images
 from trtseg.commands.photo import read_photo
-from trtseg.runtime.prediction import Prediction
+from trtseg.runtime.session.prediction import Prediction
 
 EXAMPLES = """\
 examples:
   trtseg segment photo.jpg --click 210,160
   trtseg segment photo.jpg --click 210,160 --background 40,30 --overlay overlay.png --force
-  trtseg segment photo.jpg --click 210,160 --candidates hypotheses/ --json"""
+  trtseg segment photo.jpg --click 210,160 --candidates all/ --json"""
 
 
 class _ClickAction(argparse.Action):
@@ -55,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the mask, 0 and 255 (default: PHOTO-mask.png here)")
     parser.add_argument("--overlay", type=Path, metavar="PNG", help="the photo with the mask")
     parser.add_argument("--sheet", type=Path, metavar="PNG",
-                        help="the photo with the mask, and beside it with every hypothesis")
+                        help="the photo with the mask, and beside it with every candidate")
     parser.add_argument("--cutout", type=Path, metavar="PNG",
                         help="the object on a transparent ground")
     parser.add_argument("--candidates", type=Path, metavar="DIR",
-                        help="a folder for all hypotheses, one mask each")
+                        help="a folder for all candidates, one mask each")
     parser.add_argument("--json", action="store_true",
                         help="print box, scores, run lengths and timing")
     parser.add_argument("--no-focus", action="store_true",
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     check_targets(single, force=args.force)
     exact = [p for p in (mask_path, args.cutout) if p is not None]
     check_targets(exact, force=args.force, suffixes=EXACT_SUFFIXES)
-    hypotheses = _hypotheses(args, single) if args.candidates is not None else []
+    candidates = _candidates(args, single) if args.candidates is not None else []
     segmenter = load_segmenter(args)
     encoded = segmenter.encode(picture.pixels, picture.image_format)
     session = segmenter.session(encoded, focus=None if args.no_focus else "auto")
@@ -102,14 +102,14 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.cutout is not None:
         images[args.cutout] = prediction.cutout()
-    if hypotheses:
+    if candidates:
         args.candidates.mkdir(parents=True, exist_ok=True)
-        images.update(zip(hypotheses, prediction.candidates, strict=True))
+        images.update(zip(candidates, prediction.candidates, strict=True))
     write_images(images)
     if args.json:
-        print(json.dumps(_report(prediction, single + hypotheses, encoded.encode_ms)))
+        print(json.dumps(_report(prediction, single + candidates, encoded.encode_ms)))
     else:
-        for path in single + hypotheses:
+        for path in single + candidates:
             print(path)
     return 0
 
@@ -129,8 +129,8 @@ def _check_inside(clicks: list[tuple[float, float, bool]], size: tuple[int, int]
             )
 
 
-def _hypotheses(args: argparse.Namespace, others: list[Path]) -> list[Path]:
-    """The files for all hypotheses, checked together with the other results.
+def _candidates(args: argparse.Namespace, others: list[Path]) -> list[Path]:
+    """The files for all candidates, checked together with the other results.
 
     Raises:
         BundleError: there is no such model.

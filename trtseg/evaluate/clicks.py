@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 import cv2
 import numpy as np
 
+from trtseg.ops import distance_transform
 from trtseg.types import Click
 
 PROTOCOLS = (
@@ -36,8 +37,7 @@ def interior_distance(region: np.ndarray) -> np.ndarray:
     Returns:
         float32 [H, W], exact Euclidean, 0 outside the region.
     """
-    padded = cv2.copyMakeBorder(region.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return distance_transform(np.pad(~region, 1, constant_values=True))[1:-1, 1:-1]
 
 
 class Clicker(ABC):

@@ -41,7 +41,11 @@ class ModelMethod:
         self._segmenter = segmenter
         self._adapt = adapt
         self._focus = "auto" if focus else None
-        self._sequence = segmenter.sequence(adapt=adapt) if adapt in ("sequence", "both") else None
+        self._sequence = None
+        if adapt in ("sequence", "both"):
+            from trtseg.adapt import Sequence
+
+            self._sequence = Sequence(segmenter, adapt)
 
     def describe(self) -> dict[str, Any]:
         bundle = self._segmenter.bundle
@@ -58,7 +62,10 @@ class ModelMethod:
             with self._sequence.image(encoded, focus=self._focus) as session:
                 yield session
         elif self._adapt == "image":
-            yield self._segmenter.session(encoded, focus=self._focus, adapt="image")
+            from trtseg.adapt import ClickAdapter
+
+            adapter = ClickAdapter(self._segmenter)
+            yield self._segmenter.session(encoded, focus=self._focus, adapt=adapter)
         else:
             yield self._segmenter.session(encoded, focus=self._focus)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-ENCODERS = ("vgg19", "mobilenet_v2", "none")
-SEGMENTERS = ("can", "unet")
+ENCODERS = ("vgg19", "mobilenet_v2", "efficientnet_lite2", "none")
+SEGMENTERS = ("can", "unet", "pyramid")
 SELECTORS = ("network", "rank")
 CLICK_MAPS = ("point", "gaussian", "none")
 SELECT_POOLINGS = ("mean", "disagreement")
 SELECT_RULES = ("probability", "overlap")
 SELECT_INPUTS = ("image", "guidance", "masks", "features")
+# grid cells per cell of the pyramid's features
+FEATURE_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class NetworkConfig:
 
     Attributes:
         encoder: features under f. "none" is the ablation without features (LD table 3).
-        width: channels of f, and of every projected feature level.
+        width: channels of f on the grid, and of every projected feature level.
         base_stride: pixels of the working image per cell of the grid on which f works; 1 is
             the paper's full resolution.
         image_term: whether f also sees the image itself; needs `base_stride` 1.
@@ -32,8 +34,14 @@ class NetworkConfig:
         distance_map: whether f sees truncated distance maps (LD eq. 1).
         distance_limit_px: truncation of the distance, in working-image pixels.
         previous_mask: whether f sees the mask it gave before this click (beyond the paper).
-        segment: context aggregation network ("can", LD table 1) or "unet" (LD table 4).
-        dilations: of the 3x3 layers of the context aggregation network.
+        region: whether f sees a box or a loop around the object (beyond the paper).
+        segment: context aggregation network ("can", LD table 1), "unet" (LD table 4), or a U-Net
+            over image maps of several strides ("pyramid", beyond the paper: see
+            `trtseg.nn.pyramid`).
+        dilations: of the 3x3 layers of the context aggregation network, or of the pyramid's
+            coarsest stride.
+        map_widths: of the pyramid, the channels at twice, four times, ... the grid's stride.
+        neck_widths: channels of the pyramid's neck at each of the encoder's strides.
         residual: whether each 3x3 layer adds to its input (beyond the paper).
         candidates: M, the number of masks f synthesises.
         select: "network" trains g; "rank" always takes the first mask (LD table 3).
@@ -57,8 +65,11 @@ class NetworkConfig:
     distance_map: bool = True
     distance_limit_px: float = 255.0
     previous_mask: bool = False
+    region: bool = False
     segment: str = "can"
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 1)
+    map_widths: tuple[int, ...] = ()
+    neck_widths: tuple[int, ...] = ()
     residual: bool = False
     candidates: int = 6
     select: str = "network"
@@ -82,7 +93,9 @@ class NetworkConfig:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-        for name in ("dilations", "select_inputs", "select_dilations"):
+        for name in (
+            "dilations", "map_widths", "neck_widths", "select_inputs", "select_dilations"
+        ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for value in self.select_inputs:
             if value not in SELECT_INPUTS:
@@ -105,11 +118,43 @@ class NetworkConfig:
             )
         if self.encoder == "none" and not self.image_term:
             raise ValueError("encoder 'none': needs image_term, or f would not see the image")
+        self._check_pyramid()
+
+    def _check_pyramid(self) -> None:
+        if self.segment != "pyramid":
+            if self.map_widths or self.neck_widths:
+                raise ValueError("map_widths, neck_widths: only of segment 'pyramid'")
+            return
+        if self.encoder == "none" or self.base_stride != 2 or self.image_term:
+            raise ValueError(
+                "segment 'pyramid': needs an encoder, base_stride 2, and no image_term; got "
+                f"{self.encoder!r}, {self.base_stride} and {self.image_term}"
+            )
+        if not 2 <= len(self.map_widths) <= 4 or len(self.neck_widths) != 5:
+            raise ValueError(
+                "map_widths, neck_widths: expected 2 to 4 and 5 widths, got "
+                f"{list(self.map_widths)} and {list(self.neck_widths)}"
+            )
+        if self.select_stride % FEATURE_STRIDE:
+            raise ValueError(
+                f"select_stride: of a pyramid a multiple of {FEATURE_STRIDE}, got "
+                f"{self.select_stride}"
+            )
 
     @property
     def guidance_channels(self) -> int:
-        """G: click maps 2, distance maps 2, and the previous mask where the network has it."""
-        return 5 if self.previous_mask else 4
+        """G: click maps 2, distance maps 2, then previous mask and region where it has them."""
+        return 4 + self.previous_mask + self.region
+
+    @property
+    def feature_stride(self) -> int:
+        """Grid cells per cell of the features that f hands to g."""
+        return FEATURE_STRIDE if self.segment == "pyramid" else 1
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the features that f hands to g."""
+        return self.map_widths[1] if self.segment == "pyramid" else self.width
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
@@ -130,21 +175,27 @@ class NetworkConfig:
 
 
 def lite_config(**changes: Any) -> NetworkConfig:
-    """The kind of network that ships: MobileNetV2 features, f on a grid of stride 4."""
+    """The kind of network that ships: EfficientNet-Lite2, and f as a U over maps of strides 2 to
+    16."""
     values: dict[str, Any] = {
-        "encoder": "mobilenet_v2",
-        "base_stride": 4,
+        "encoder": "efficientnet_lite2",
+        "width": 16,
+        "base_stride": 2,
         "image_term": False,
         "click_map": "gaussian",
         "previous_mask": True,
-        "dilations": (1, 2, 4, 8, 16, 32, 1),
-        "residual": True,
+        "region": True,
+        "segment": "pyramid",
+        "dilations": (1, 2, 4, 1),
+        "map_widths": (32, 64, 128),
+        "neck_widths": (16, 32, 96, 160, 160),
         "select_inputs": ("guidance", "masks", "features"),
         "select_width": 32,
-        "select_dilations": (1, 2, 4, 8, 1),
-        "select_stride": 2,
+        "select_dilations": (1, 2, 4, 1),
+        "select_stride": 4,
         "select_pooling": "disagreement",
         "select_by": "overlap",
-        "working_long_side_px": 384,
+        "residual": True,
+        "working_long_side_px": 448,
     }
     return NetworkConfig(**{**values, **changes})

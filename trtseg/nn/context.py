@@ -76,13 +76,20 @@ class ContextNetwork(nn.Module):
         # in bfloat16 the sigmoid of 7 is 1, and a wrong pixel there would get no gradient
         return torch.sigmoid(self.head(features).float()), features
 
-    def prefix(self, x: Tensor, layers: int) -> Tensor:
+    def prefix(self, x: Tensor, *, layers: int) -> tuple[Tensor, ...]:
         """What all but the last `layers` context layers make of x."""
-        return self.context.span(x, 0, self.depth - layers)
+        return (self.context.span(x, 0, self.depth - layers),)
 
-    def logits(self, x: Tensor, layers: int) -> Tensor:
+    def logits(self, features: Sequence[Tensor], layers: int) -> Tensor:
         """Logits [B, M, H, W] of what `prefix` gave."""
+        (x,) = features
         return self.head(self.context.span(x, self.depth - layers, self.depth))
+
+    def in_tail(self, name: str, layers: int) -> bool:
+        """Whether `logits` uses the parameter of this name."""
+        if ".layers." not in name:
+            return True
+        return int(name.split(".layers.")[1].split(".")[0]) >= self.depth - layers
 
     @property
     def depth(self) -> int:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.nn.network import LatentDiversity
-from trtseg.runtime.cuda_memory import CudaMemory, load_cupy
 from trtseg.runtime.engine import Engines, HostMemory, Memory, TensorSpec, Work
+from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
@@ -65,7 +65,7 @@ def load(
         "guidance": config.guidance_channels,
         "masks": config.candidates,
         "image": 3,
-        "features": config.width,
+        "features": config.feature_width,
     }
 
     def spec(name: str, count: int) -> TensorSpec:
@@ -78,28 +78,32 @@ def load(
             f"{role} (torch)", run, tuple(inputs), tuple(outputs), place, layout
         )
 
+    maps = [spec(f"map_{index}", width) for index, width in enumerate(config.map_widths)]
     encoder = select = None
     if network.encoder is not None:
-        levels = [spec(f"level_{i}", config.width) for i in range(len(network.encoder.projections))]
+        levels = [spec(f"level_{i}", config.width) for i in range(network.encoder.levels)] + maps
         body = network.encoder
         encoder = engine(
             "encoder", lambda given: tuple(body(given["image"])), [spec("image", 3)], levels
         )
 
     def run_segment(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        masks, hidden = network.segment(given["x"])
+        masks, hidden = network.segment(given["x"], *(given[each.name] for each in maps))
         return (masks, hidden) if features else (masks,)
 
     names = ("masks", "features") if features else ("masks",)
     segment = engine(
-        "segment", run_segment, [spec("x", config.width)], [spec(n, channels[n]) for n in names]
+        "segment",
+        run_segment,
+        [spec("x", config.width), *maps],
+        [spec(n, channels[n]) for n in names],
     )
     if selects:
         chooser = network.select
 
         def run_select(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
             assert chooser is not None
-            return (chooser(torch.cat([given[n] for n in config.select_inputs], dim=1)),)
+            return (chooser([given[n] for n in config.select_inputs]),)
 
         select = engine(
             "select",

@@ -12,7 +12,11 @@ POSITIVE, NEGATIVE, PADDING = 1.0, 0.0, -1.0
 
 
 def guidance_maps(
-    clicks: Tensor, size: tuple[int, int], config: NetworkConfig, previous: Tensor | None = None
+    clicks: Tensor,
+    size: tuple[int, int],
+    config: NetworkConfig,
+    previous: Tensor | None = None,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Click maps, distance maps (LD eq. 1, truncated) and the previous mask on f's grid.
 
@@ -22,9 +26,11 @@ def guidance_maps(
         size: (height, width) of the grid.
         config: decides the kind of the maps; `base_stride` relates pixels to cells.
         previous: [B, H, W] in [0, 1]; zeros where None. Ignored without `previous_mask`.
+        region: [B, H, W] in [-1, 1], see `region_map`; zeros where None. Ignored without `region`.
 
     Returns:
-        float32 [B, G, H, W] in [0, 1]: S_p, S_n, T_p, T_n and, where configured, the mask.
+        float32 [B, G, H, W]: S_p, S_n, T_p, T_n in [0, 1] and, where configured, previous mask
+        and region.
     """
     height, width = size
     batch = clicks.shape[0]
@@ -56,4 +62,6 @@ def guidance_maps(
         maps[:, 2 + index] = distance / limit
     if config.previous_mask:
         maps[:, 4] = 0.0 if previous is None else previous
+    if config.region:
+        maps[:, -1] = 0.0 if region is None else region
     return maps

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from trtseg.nn import ops
+from trtseg.nn.jaccard import jaccard
 
 VOID = 255
 # below this a probability's logarithm is cut, as torch's binary_cross_entropy does at -100
 _EPSILON = 1e-6
+# side of the square within which a pixel near the boundary meets both sides of it
+EDGE_PX = 5
 
 
 def mask_losses(
@@ -40,9 +43,9 @@ def mask_losses(
         positive, negative = (
             torch.from_numpy(cells[rows[:, 2] == label]).to(masks.device) for label in (1, 0)
         )
-        results.append(ops.jaccard(one, truth, positive, negative))
-    jaccard, penalty = zip(*results, strict=True)
-    return torch.stack(jaccard), torch.stack(penalty)
+        results.append(jaccard(one, truth, positive, negative))
+    losses, penalties = zip(*results, strict=True)
+    return torch.stack(losses), torch.stack(penalties)
 
 
 def click_cells(clicks: np.ndarray, stride: float, size: tuple[int, int]) -> np.ndarray:
@@ -71,12 +74,31 @@ def jaccard_losses(masks: Tensor, target: Tensor) -> Tensor:
     return torch.where(empty, 0.0, 1 - intersection / union.masked_fill(empty, 1.0))
 
 
-def cross_entropy_losses(masks: Tensor, target: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pixels that are not void; shapes as above."""
+def cross_entropy_losses(
+    masks: Tensor, target: Tensor, *, focus: float = 0.0, edge_weight: float = 0.0
+) -> Tensor:
+    """Mean binary cross-entropy over the pixels that are not void; shapes as above.
+
+    Args:
+        masks, target: as above.
+        focus: gamma of the normalised focal loss (Sofiiuk et al. 2019): a pixel counts
+            (1 - p)^gamma, p its probability of being right, and all pixels together as many as
+            they are; 0 is plain cross-entropy.
+        edge_weight: pixels at the object's boundary count so much more.
+    """
     valid = (target != VOID).to(masks.dtype)[:, None]
     inside = (target == 1).to(masks.dtype)[:, None]
     probability = (inside * masks + (1 - inside) * (1 - masks)).clamp_min(_EPSILON)
-    return -(probability.log() * valid).sum((2, 3)) / valid.sum((2, 3)).clamp_min(1)
+    weight = valid
+    if edge_weight:
+        grown = F.max_pool2d(inside, EDGE_PX, 1, EDGE_PX // 2)
+        shrunk = -F.max_pool2d(-inside, EDGE_PX, 1, EDGE_PX // 2)
+        weight = weight * (1 + edge_weight * (grown - shrunk))
+    weight = weight / weight.sum((2, 3), keepdim=True).clamp_min(1)
+    if focus:
+        hard = (1 - probability.detach()).pow(focus) * weight
+        weight = hard / hard.sum((2, 3), keepdim=True).clamp_min(_EPSILON)
+    return -(probability.log() * weight).sum((2, 3))
 
 
 def l1_losses(masks: Tensor, target: Tensor) -> Tensor:

@@ -34,13 +34,17 @@ SCALE = (1 / 127.5, 1 / 127.5, 1 / 127.5)
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1; batch normalisation is folded into the weights."""
+    """Expand 1x1, depthwise, project 1x1; batch normalisation is folded into the weights."""
 
-    def __init__(self, channels_in: int, channels_out: int, expansion: int, stride: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, expansion: int, stride: int, kernel: int = 3
+    ) -> None:
         super().__init__()
         hidden = channels_in * expansion
         self.expand = nn.Conv2d(channels_in, hidden, 1) if expansion != 1 else None
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden)
+        self.depthwise = nn.Conv2d(
+            hidden, hidden, kernel, stride, padding=kernel // 2, groups=hidden
+        )
         self.project = nn.Conv2d(hidden, channels_out, 1)
         self.residual = stride == 1 and channels_in == channels_out
 
@@ -52,7 +56,8 @@ class InvertedResidual(nn.Module):
     def _filter(self, x: Tensor) -> Tensor:
         """The depthwise layer; in training on a CPU the same values by faster gradients."""
         layer = self.depthwise
-        if not (torch.is_grad_enabled() and x.is_cpu):
+        learns = x.requires_grad or layer.weight.requires_grad
+        if not (torch.is_grad_enabled() and learns and x.is_cpu):
             return layer(x)
         if layer.stride != (1, 1):
             return _at_every_pixel(layer, x)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn import mobilenet, vgg19
+from trtseg.nn import efficientnet_lite, mobilenet, vgg19
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.context import SLOPE, ContextNetwork
+from trtseg.nn.pyramid import Neck, PyramidNetwork
 from trtseg.nn.select import SelectionNetwork
 from trtseg.nn.unet import UNet
 
-Backbone = vgg19.VGG19 | mobilenet.MobileNetV2
+Backbone = vgg19.VGG19 | mobilenet.MobileNetV2 | efficientnet_lite.EfficientNetLite2
 _BACKBONES: dict[str, type[Backbone]] = {
     "vgg19": vgg19.VGG19,
     "mobilenet_v2": mobilenet.MobileNetV2,
+    "efficientnet_lite2": efficientnet_lite.EfficientNetLite2,
 }
 _NORMALISATION = {
     "vgg19": (vgg19.MEAN, vgg19.SCALE),
     "mobilenet_v2": (mobilenet.MEAN, mobilenet.SCALE),
+    "efficientnet_lite2": (efficientnet_lite.MEAN, efficientnet_lite.SCALE),
     "none": (mobilenet.MEAN, mobilenet.SCALE),
 }
 
@@ -54,6 +59,11 @@ class Encoder(nn.Module):
             projections.append(layer)
         self.projections = nn.ModuleList(projections)
 
+    @property
+    def levels(self) -> int:
+        """Outputs that are summed to the base."""
+        return len(self.projections)
+
     def forward(self, image: Tensor) -> list[Tensor]:
         return [
             projection(tap)
@@ -61,8 +71,35 @@ class Encoder(nn.Module):
         ]
 
 
-def segment_network(config: NetworkConfig) -> ContextNetwork | UNet:
+class PyramidEncoder(nn.Module):
+    """Backbone and neck: all that `trtseg.nn.pyramid`'s f needs to know of the image.
+
+    Input [B, 3, h, w] normalised; output the map that guidance is added to, on the grid, and the
+    maps of twice, four times, ... its stride.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.backbone: Backbone = _BACKBONES[config.encoder]()
+        self.neck = Neck(
+            self.backbone.tap_channels, config.neck_widths, (config.width, *config.map_widths)
+        )
+
+    @property
+    def levels(self) -> int:
+        """Outputs that are summed to the base; the others are maps that f reads as they are."""
+        return 1
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return self.neck(self.backbone(image))
+
+
+def segment_network(config: NetworkConfig) -> ContextNetwork | UNet | PyramidNetwork:
     """f behind its first layer."""
+    if config.segment == "pyramid":
+        return PyramidNetwork(
+            (config.width, *config.map_widths), config.dilations, config.candidates
+        )
     if config.segment == "unet":
         return UNet(config.width, config.candidates)
     return ContextNetwork(config.width, config.dilations, config.residual, config.candidates)
@@ -77,7 +114,11 @@ class LatentDiversity(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.encoder = Encoder(config) if config.encoder != "none" else None
+        self.encoder: Encoder | PyramidEncoder | None = None
+        if config.segment == "pyramid":
+            self.encoder = PyramidEncoder(config)
+        elif config.encoder != "none":
+            self.encoder = Encoder(config)
         self.image_weight = nn.Parameter(torch.empty(width, 3)) if config.image_term else None
         if self.image_weight is not None:
             nn.init.normal_(self.image_weight, std=3**-0.5)
@@ -100,7 +141,7 @@ class LatentDiversity(nn.Module):
             "image": 3,
             "guidance": config.guidance_channels,
             "masks": config.candidates,
-            "features": config.width,
+            "features": config.feature_width,
         }
         masks = slice(0)
         if "masks" in config.select_inputs:
@@ -111,7 +152,10 @@ class LatentDiversity(nn.Module):
             sum(sizes[name] for name in config.select_inputs),
             config.select_width,
             config.select_dilations,
-            config.select_stride,
+            [
+                config.select_stride // (config.feature_stride if name == "features" else 1)
+                for name in config.select_inputs
+            ],
             config.residual,
             config.candidates,
             masks,
@@ -123,31 +167,37 @@ class LatentDiversity(nn.Module):
         """W_D [C, G], with zeros for guidance that the configuration leaves out."""
         return self.guidance_weight * self.guidance_used
 
-    def encode(self, image: Tensor) -> Tensor:
-        """base [B, C, H, W] = sum_l up(W_l F_l) + W_I I + b, for image [B, 3, h, w]."""
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """All that f knows of image [B, 3, h, w]: base [B, C, H, W], and maps of coarser strides.
+
+        base = sum_l up(W_l F_l) + W_I I + b; only a pyramid has maps beside it.
+        """
+        levels = [] if self.encoder is None else self.encoder(image)
+        if self.config.segment == "pyramid":
+            return [levels[0] + self.bias.to(levels[0].dtype).view(1, -1, 1, 1), *levels[1:]]
         height, width = (side // self.config.base_stride for side in image.shape[2:])
-        terms = [] if self.encoder is None else self.encoder(image)
         terms = [
             term
             if term.shape[2:] == (height, width)
             else F.interpolate(term, size=(height, width), mode="bilinear", align_corners=False)
-            for term in terms
+            for term in levels
         ]
         if self.image_weight is not None:
             terms.append(F.conv2d(image, self.image_weight[:, :, None, None]))
         base = terms[0] + self.bias.to(terms[0].dtype).view(1, -1, 1, 1)
         for term in terms[1:]:
             base = base + term
-        return base
+        return [base]
 
     def add_guidance(self, base: Tensor, guidance: Tensor) -> Tensor:
         """x [B, C, H, W] = leaky_relu(base + W_D guidance), guidance [B, G, H, W]."""
         weight = self.effective_guidance_weight()[:, :, None, None]
         return F.leaky_relu(base + F.conv2d(guidance, weight), SLOPE)
 
-    def masks(self, base: Tensor, guidance: Tensor) -> tuple[Tensor, Tensor]:
-        """f: (masks [B, M, H, W] in (0, 1), features [B, C, H, W])."""
-        return self.segment(self.add_guidance(base, guidance))
+    def masks(self, encoded: Sequence[Tensor], guidance: Tensor) -> tuple[Tensor, Tensor]:
+        """f: (masks [B, M, H, W] in (0, 1), features), for what `encode` gave and guidance."""
+        base, *maps = encoded
+        return self.segment(self.add_guidance(base, guidance), *maps)
 
     def scores(
         self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None = None
@@ -162,7 +212,7 @@ class LatentDiversity(nn.Module):
         if self.select is None:
             order = torch.arange(masks.shape[1], device=masks.device, dtype=masks.dtype)
             return (1 / (1 + order)).expand(masks.shape[0], -1)
-        return self.select(self._select_input(masks, guidance, features, image))
+        return self.select(self._select_inputs(masks, guidance, features, image))
 
     def judge(
         self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None = None
@@ -174,12 +224,12 @@ class LatentDiversity(nn.Module):
         """
         if self.select is None:
             raise ValueError("this network selects by rank: there are no logits")
-        return self.select.judge(self._select_input(masks, guidance, features, image))
+        return self.select.judge(self._select_inputs(masks, guidance, features, image))
 
-    def _select_input(
+    def _select_inputs(
         self, masks: Tensor, guidance: Tensor, features: Tensor, image: Tensor | None
-    ) -> Tensor:
+    ) -> list[Tensor]:
         inputs = {"guidance": guidance, "masks": masks, "features": features}
         if image is not None:
             inputs["image"] = image
-        return torch.cat([inputs[name] for name in self.config.select_inputs], dim=1)
+        return [inputs[name] for name in self.config.select_inputs]

@@ -25,12 +25,12 @@ class Encoding:
     """An image as the network keeps it.
 
     Attributes:
-        base: [1, C, H, W].
+        levels: what `LatentDiversity.encode` gave, [1, C, H, W] and coarser maps.
         grid_image: [1, 3, H, W], the normalised image averaged to the grid.
         image_size, working_size: (height, width).
     """
 
-    base: Tensor
+    levels: list[Tensor]
     grid_image: Tensor
     image_size: tuple[int, int]
     working_size: tuple[int, int]
@@ -69,9 +69,9 @@ class Predictor:
         prepare(as_picture(image), (0, 0, *size), self._mean, self._scale, staged)
         tensor = torch.from_numpy(staged).to(self.device)
         with self._autocast():
-            base = self.network.encode(tensor.contiguous(memory_format=torch.channels_last))
+            levels = self.network.encode(tensor.contiguous(memory_format=torch.channels_last))
         grid_image = F.avg_pool2d(tensor, self.config.base_stride)
-        return Encoding(base, grid_image, size, working)
+        return Encoding(levels, grid_image, size, working)
 
     @torch.inference_mode()
     def click(
@@ -90,10 +90,10 @@ class Predictor:
         points = self._working_pixels(clicks, encoding).to(self.device)
         if previous is not None:
             previous = previous[None]
-        grid = encoding.base.shape[2:]
+        grid = encoding.levels[0].shape[2:]
         guidance = guidance_maps(points, (grid[0], grid[1]), self.config, previous)
         with self._autocast():
-            masks, features = self.network.masks(encoding.base, guidance)
+            masks, features = self.network.masks(encoding.levels, guidance)
             if self.by_rank:
                 return masks[0].float(), 0
             scores = self.network.scores(masks, guidance, features, encoding.grid_image)

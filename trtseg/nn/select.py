@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,13 +40,15 @@ def expected_overlap(masks: Tensor, probability: Tensor) -> Tensor:
 class SelectionNetwork(nn.Module):
     """Context layers, 1x1 to M maps, pooling over the cells to M logits, and scores of these.
 
-    Input: what it reads, concatenated along channels, [B, C, H, W] on f's grid; reduced
-    `stride` times by average pooling first. Output: scores [B, M] in [0, 1]; the largest wins.
+    Input: what it reads, a list of [B, C_i, H_i, W_i], each reduced by average pooling to one
+    grid and then concatenated. Output: scores [B, M] in [0, 1]; the largest wins.
 
     Args:
+        channels_in: of all that it reads together.
+        strides: how many cells of each input are pooled into one, along each axis.
         masks: where the M masks are among the input's channels.
         pooling: how maps become logits, see `NetworkConfig.select_pooling`. Pooled where the masks
-            disagree: what no hypothesis contests says nothing about which is best, and a small
+            disagree: what no candidate contests says nothing about which is best, and a small
             object would drown in it.
         by: what the scores are, see `NetworkConfig.select_by`.
     """
@@ -54,7 +58,7 @@ class SelectionNetwork(nn.Module):
         channels_in: int,
         width: int,
         dilations: tuple[int, ...],
-        stride: int,
+        strides: Sequence[int],
         residual: bool,
         candidates: int,
         masks: slice,
@@ -62,18 +66,21 @@ class SelectionNetwork(nn.Module):
         by: str,
     ) -> None:
         super().__init__()
-        self.stride, self.masks, self.pooling, self.by = stride, masks, pooling, by
+        self.strides, self.masks, self.pooling, self.by = list(strides), masks, pooling, by
         self.context = ContextLayers(channels_in, width, dilations, residual)
         self.head = nn.Conv2d(width, candidates, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.judge(x)[1]
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.judge(inputs)[1]
 
-    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(logits [B, M], which are trained (LD eq. 6), scores [B, M])."""
-        if self.stride > 1:
+        pooled = [
             # ceil_mode keeps the last row and column of a size that does not divide
-            x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+            F.avg_pool2d(value, stride, ceil_mode=True) if stride > 1 else value
+            for value, stride in zip(inputs, self.strides, strict=True)
+        ]
+        x = torch.cat(pooled, dim=1)
         logits = self._pooled(x)
         scores = logits.softmax(1)
         if self.by == "overlap":

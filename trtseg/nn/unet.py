@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,15 +48,20 @@ class UNet(nn.Module):
         features = self._features(x)
         return torch.sigmoid(self.head(features).float()), features
 
-    def prefix(self, x: Tensor, layers: int) -> Tensor:
+    def prefix(self, x: Tensor, *, layers: int) -> tuple[Tensor, ...]:
         """x itself: with its skip connections the network has no part that comes first."""
         del layers
-        return x
+        return (x,)
 
-    def logits(self, x: Tensor, layers: int) -> Tensor:
+    def logits(self, features: Sequence[Tensor], layers: int) -> Tensor:
         """Logits [B, M, H, W] of what `prefix` gave."""
         del layers
-        return self.head(self._features(x))
+        return self.head(self._features(features[0]))
+
+    def in_tail(self, name: str, layers: int) -> bool:
+        """Whether `logits` uses the parameter of this name: it uses all."""
+        del name, layers
+        return True
 
     @property
     def depth(self) -> int:

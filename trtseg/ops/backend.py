@@ -1,10 +1,12 @@
-"""The array's type chooses the backend: NumPy runs in `_cpu`, device arrays in `_cuda`, torch
-tensors in `trtseg.nn.ops`, which is imported only if the caller already holds a tensor."""
+"""Where the arrays of a call lie decides which native module runs it, and on which stream."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import reprlib
+import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,30 +14,35 @@ import numpy as np
 
 from trtseg.errors import BackendUnavailable
 
-
-def is_torch(array: Any) -> bool:
-    return type(array).__module__.partition(".")[0] == "torch"
-
-
-def torch_ops() -> ModuleType:
-    return importlib.import_module("trtseg.nn.ops")
+# DLPack's numbers of the devices whose memory the native modules reach
+_HOST, _CUDA, _CUDA_MANAGED = 1, 2, 13
 
 
 def native(array: Any, name: str) -> ModuleType:
     """The raw native module for an array.
 
     Raises:
-        TypeError: neither a NumPy array nor one with `__cuda_array_interface__`.
-        BackendUnavailable: a device array, but this installation has no `_cuda`.
+        TypeError: neither in host nor in CUDA memory, or an array that tells neither.
+        BackendUnavailable: an array in CUDA memory, but this installation has no `_cuda`.
     """
-    if isinstance(array, np.ndarray):
+    device = _HOST if isinstance(array, np.ndarray) else _device_type(array)
+    if device == _HOST:
         return importlib.import_module("trtseg._cpu")
-    if hasattr(array, "__cuda_array_interface__"):
+    if device in (_CUDA, _CUDA_MANAGED):
         return cuda_module()
     raise TypeError(
-        f"{name}: expected a NumPy array, a CUDA array or a torch tensor, "
+        f"{name}: expected an array in host or CUDA memory (NumPy, CUDA libraries, torch), "
         f"got {type(array).__name__}"
     )
+
+
+def _device_type(array: Any) -> int | None:
+    if hasattr(array, "__dlpack_device__"):
+        try:
+            return int(array.__dlpack_device__()[0])
+        except (ValueError, BufferError):  # torch's "meta" device
+            return None
+    return _CUDA if hasattr(array, "__cuda_array_interface__") else None
 
 
 def cuda_module() -> ModuleType:
@@ -53,25 +60,65 @@ def cuda_module() -> ModuleType:
         ) from None
 
 
-def empty(like: Any, shape: tuple[int, ...], dtype: Any, stream: int = 0) -> Any:
-    """An uninitialised array from the library of `like`, on its device.
+def run(function: Callable[..., None], *arguments: Any, stream: int) -> None:
+    """Call a native function: torch's tensors detached, on torch's current stream unless `stream`
+    names another."""
+    if not stream:
+        stream = _current_stream(arguments)
+    function(*map(_detached, arguments), stream)
 
-    CuPy's pool hands memory out, and takes it back, in the order of one stream: of `stream` where
-    it is named, since that is where the kernels run.
+
+def _torch(array: Any) -> ModuleType | None:
+    """torch, if the caller already holds a tensor of it."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and isinstance(array, torch.Tensor) else None
+
+
+def _detached(argument: Any) -> Any:
+    if isinstance(argument, (list, tuple)):
+        return [_detached(one) for one in argument]
+    return argument.detach() if _torch(argument) else argument
+
+
+def _current_stream(arguments: tuple[Any, ...]) -> int:
+    for argument in arguments:
+        first = argument[0] if isinstance(argument, (list, tuple)) and argument else argument
+        torch = _torch(first)
+        if torch and first.device.type == "cuda":
+            return torch.cuda.current_stream(first.device).cuda_stream
+    return 0
+
+
+def empty(like: Any, shape: tuple[int, ...], dtype: Any = None, stream: int = 0) -> Any:
+    """An uninitialised array from the library of `like`, on its device; of its dtype where None.
+
+    The pools of CuPy and torch hand memory out, and take it back, in the order of one stream: of
+    `stream` where it is named, since that is where the kernels run.
 
     Raises:
         TypeError: a library that this package cannot allocate with; the caller passes `out`.
     """
+    dtype = like.dtype if dtype is None else np.dtype(dtype)
     if isinstance(like, np.ndarray):
         return np.empty(shape, dtype)
+    on: Any = contextlib.nullcontext()
+    torch = _torch(like)
+    if torch:
+        if isinstance(dtype, np.dtype):
+            dtype = getattr(torch, dtype.name)
+        if stream and like.device.type == "cuda":
+            on = torch.cuda.stream(torch.cuda.ExternalStream(stream, device=like.device))
+        with on:
+            return like.new_empty(shape, dtype=dtype)
     library = type(like).__module__.partition(".")[0]
     if library == "cupy":
         cupy = importlib.import_module("cupy")
-        on = cupy.cuda.ExternalStream(stream) if stream else contextlib.nullcontext()
+        if stream:
+            on = cupy.cuda.ExternalStream(stream)
         with like.device, on:
             return cupy.empty(shape, dtype)
     if library == "pycuda":
-        return importlib.import_module("pycuda.gpuarray").empty(shape, np.dtype(dtype))
+        return importlib.import_module("pycuda.gpuarray").empty(shape, dtype)
     raise TypeError(f"out: expected an array to write into, since {library} is not known here")
 
 
@@ -85,7 +132,8 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
         height, width = size
         height, width = height.__index__(), width.__index__()
     except (TypeError, ValueError, AttributeError):
-        raise TypeError(f"{name}: expected (height, width) as integers, got {size!r}") from None
+        found = reprlib.repr(size)
+        raise TypeError(f"{name}: expected (height, width) as integers, got {found}") from None
     if height < 1 or width < 1:
         raise ValueError(f"{name}: expected sides of at least 1, got {(height, width)}")
     if height > LARGEST_SIDE or width > LARGEST_SIDE:
@@ -126,14 +174,3 @@ def check_levels(levels: Any) -> None:
         ) from None
     if count == 0:
         raise ValueError("levels: expected 1 to 8 levels, got 0")
-
-
-def check_float_type(dtype: Any) -> np.dtype:
-    """float32 or float16, in any of NumPy's spellings."""
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype: expected float32 or float16, got {dtype!r}") from None
-    if found not in (np.float32, np.float16):
-        raise TypeError(f"dtype: expected float32 or float16, got {found}")
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trtseg.ops.backend import check_rank, is_torch, native, torch_ops
+from trtseg.ops.backend import check_rank, native, run
 
 
 def click_maps(
@@ -21,7 +21,8 @@ def click_maps(
             distance to the nearest click over `limit_px`, at most 1, and 1 without clicks.
         limit_px: larger distances become this; finite, > 0.
         sigma_px: makes S exp(-d^2 / (2 sigma^2)) of the truncated distance d; None for points.
-        stream: CUDA stream handle; ignored on the CPU.
+        stream: CUDA stream handle; 0 for the default one (torch's current one for its tensors);
+            ignored on the CPU.
 
     Returns:
         `out`.
@@ -30,11 +31,8 @@ def click_maps(
         TypeError: array library or dtype not supported.
         ValueError: shape or memory layout wrong, `out` shares memory with the points, or
             limit_px or sigma_px out of its range.
+        BackendUnavailable: an array in CUDA memory, but no `_cuda` or no usable device.
     """
     check_rank(out, "4, H, W", "out")
-    if is_torch(points):
-        return torch_ops().click_maps(
-            points, out, limit_px=limit_px, sigma_px=sigma_px, stream=stream
-        )
-    native(points, "points").click_maps(points, out, limit_px, sigma_px, stream)
+    run(native(points, "points").click_maps, points, out, limit_px, sigma_px, stream=stream)
     return out

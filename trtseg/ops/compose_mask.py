@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trtseg.ops.backend import check_shape, check_size, empty, is_torch, native, torch_ops
+from trtseg.ops.backend import check_shape, check_size, empty, native, run
 
 
 def compose_mask(
@@ -28,7 +28,8 @@ def compose_mask(
         previous: uint8 [H, W] of 0 and 255, the mask to compare with; may be `out` itself.
         return_probability: also return the upsampled probability.
         out: uint8 [H, W] to write into, rows may lie apart; allocated when None.
-        stream: CUDA stream handle; ignored on the CPU.
+        stream: CUDA stream handle; 0 for the default one (torch's current one for its tensors);
+            ignored on the CPU.
 
     Returns:
         (mask, probability, box), on the device of the input: uint8 [H, W]; float32 [H, W] or None;
@@ -39,17 +40,8 @@ def compose_mask(
         TypeError: array library or dtype not supported.
         ValueError: shape or memory layout wrong, `out` overlaps with an input without being
             `previous`, or the threshold is NaN.
+        BackendUnavailable: an array in CUDA memory, but no `_cuda` or no usable device.
     """
-    if is_torch(probability):
-        return torch_ops().compose_mask(
-            probability,
-            size,
-            threshold=threshold,
-            previous=previous,
-            return_probability=return_probability,
-            out=out,
-            stream=stream,
-        )
     height, width = check_size(size)
     backend = native(probability, "probability")
     if out is None:
@@ -61,5 +53,7 @@ def compose_mask(
         upsampled = empty(probability, (height, width), np.float32, stream)
     if previous is not None:
         box = empty(probability, (4,), np.int32, stream)
-    backend.compose_mask(probability, threshold, out, upsampled, previous, box, stream)
+    run(
+        backend.compose_mask, probability, threshold, out, upsampled, previous, box, stream=stream
+    )
     return out, upsampled, box

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trtseg.ops.backend import check_rank, empty, is_torch, native, torch_ops
+from trtseg.ops.backend import check_rank, empty, native, run
 
 
 def distance_transform(
@@ -28,7 +28,8 @@ def distance_transform(
         limit_px: larger distances become this, which saves time; > 0; None for no limit.
         return_indices: also return which pixel is nearest.
         out: float32 [H, W] to write into, rows may lie apart; allocated when None.
-        stream: CUDA stream handle; ignored on the CPU.
+        stream: CUDA stream handle; 0 for the default one (torch's current one for its tensors);
+            ignored on the CPU.
 
     Returns:
         The distances, 0 on True pixels, on the device of `mask`; with `return_indices` a pair
@@ -40,11 +41,8 @@ def distance_transform(
         TypeError: array library or dtype not supported.
         ValueError: shape or memory layout wrong, `out` shares memory with `mask`, or limit_px not
             above 0.
+        BackendUnavailable: an array in CUDA memory, but no `_cuda` or no usable device.
     """
-    if is_torch(mask):
-        return torch_ops().distance_transform(
-            mask, limit_px=limit_px, return_indices=return_indices, out=out, stream=stream
-        )
     backend = native(mask, "mask")
     check_rank(mask, "H, W", "mask")
     height, width = mask.shape
@@ -53,5 +51,5 @@ def distance_transform(
     scratch = empty(mask, (scratch_size,), np.uint8, stream)
     target = empty(mask, (height, width), np.float32, stream) if out is None else out
     indices = empty(mask, (2, height, width), np.int32, stream) if return_indices else None
-    backend.distance_transform(mask, target, indices, scratch, limit, stream)
+    run(backend.distance_transform, mask, target, indices, scratch, limit, stream=stream)
     return (target, indices) if return_indices else target

@@ -11,9 +11,8 @@ from trtseg.ops.backend import (
     check_shape,
     check_size,
     empty,
-    is_torch,
     native,
-    torch_ops,
+    run,
 )
 
 
@@ -41,7 +40,8 @@ def hypercolumn(
         bias: float32 [C].
         out: same dtype [C, H, W] to write into, rows may lie apart, sharing no memory with what
             is read; allocated when None.
-        stream: CUDA stream handle; ignored on the CPU.
+        stream: CUDA stream handle; 0 for the default one (torch's current one for its tensors);
+            ignored on the CPU.
 
     Returns:
         `out`, on the device of `levels`; sums are float32 and rounded once.
@@ -50,25 +50,16 @@ def hypercolumn(
         TypeError: array library or dtype not supported, or dtypes differ.
         ValueError: shape or memory layout wrong, `out` overlaps with an input, or only one of image
             and image_weight given.
+        BackendUnavailable: an array in CUDA memory, but no `_cuda` or no usable device.
     """
     check_levels(levels)
-    if is_torch(levels[0]):
-        return torch_ops().hypercolumn(
-            levels,
-            size,
-            image=image,
-            image_weight=image_weight,
-            bias=bias,
-            out=out,
-            stream=stream,
-        )
     height, width = check_size(size)
     backend = native(levels[0], "levels[0]")
     check_rank(levels[0], "C, h, w", "levels[0]")
     shape = (levels[0].shape[0], height, width)
     if out is None:
-        out = empty(levels[0], shape, levels[0].dtype, stream)
+        out = empty(levels[0], shape, stream=stream)
     else:
         check_shape(out, shape, "out")
-    backend.hypercolumn(list(levels), image, image_weight, bias, out, stream)
+    run(backend.hypercolumn, list(levels), image, image_weight, bias, out, stream=stream)
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trtseg.ops.backend import check_rank, is_torch, native, torch_ops
+from trtseg.ops.backend import check_rank, native, run
 
 
 def prepare_image(
@@ -29,7 +29,8 @@ def prepare_image(
         out: float32 or float16 [3, h, w], RGB.
         mean, scale: three numbers each, RGB, for values of 0 to 255.
         bgr: the channels of `pixels` come as BGR.
-        stream: CUDA stream handle; ignored on the CPU.
+        stream: CUDA stream handle; 0 for the default one (torch's current one for its tensors);
+            ignored on the CPU.
 
     Returns:
         `out`.
@@ -37,12 +38,10 @@ def prepare_image(
     Raises:
         TypeError: array library or dtype not supported.
         ValueError: shape or memory layout wrong, or `out` shares memory with the pixels.
+        BackendUnavailable: an array in CUDA memory, but no `_cuda` or no usable device.
     """
     check_rank(pixels, "H, W, C", "pixels")
     check_rank(out, "3, h, w", "out")
-    if is_torch(pixels):
-        return torch_ops().prepare_image(
-            pixels, out, mean=mean, scale=scale, bgr=bgr, stream=stream
-        )
-    native(pixels, "pixels").prepare_image(pixels, tuple(mean), tuple(scale), bgr, out, stream)
+    backend = native(pixels, "pixels")
+    run(backend.prepare_image, pixels, tuple(mean), tuple(scale), bgr, out, stream=stream)
     return out

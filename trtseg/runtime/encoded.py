@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from trtseg.runtime.engine import Array, on_host
-from trtseg.runtime.guidance import Region
 from trtseg.runtime.image import Picture, as_picture
+from trtseg.types import Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +22,7 @@ class EncodedImage:
         region: the part that was encoded, (y0, x0, y1, x1) in image pixels, half open.
         working_size: (height, width) at which the encoder saw the region.
         base: [C, H, W], read-only: the first layer of `segment` without its guidance term.
+        maps: [1, C_l, h_l, w_l] each, read-only: what `segment` reads beside it; often none.
         grid_image: [1, 3, H, W] normalised image averaged to the base grid, or None for models
             whose selector does not look at it.
         source: the caller's image, not copied: a focus crop is encoded from it later, so leave
@@ -37,12 +38,18 @@ class EncodedImage:
     grid_image: Array | None = field(repr=False)
     source: Picture | None = field(repr=False)
     encode_ms: float = 0.0
+    maps: tuple[Array, ...] = field(default=(), repr=False)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width) of the base grid."""
+        return self.base.shape[1], self.base.shape[2]
 
     @property
     def nbytes(self) -> int:
         """Bytes held by the encoding itself, without the caller's image."""
         grid = 0 if self.grid_image is None else self.grid_image.nbytes
-        return int(self.base.nbytes + grid)
+        return int(self.base.nbytes + grid + sum(one.nbytes for one in self.maps))
 
     def with_image(self, image: np.ndarray, image_format: str | None = None) -> EncodedImage:
         """The same encoding with its image attached again, for instance after unpickling.
@@ -60,10 +67,11 @@ class EncodedImage:
         for name in ("base", "grid_image"):
             if state[name] is not None:
                 state[name] = on_host(state[name])
-        return {**state, "source": None}
+        return {**state, "maps": tuple(map(on_host, self.maps)), "source": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
+            for array in value if name == "maps" else (value,):
+                if isinstance(array, np.ndarray):
+                    array.flags.writeable = False
             object.__setattr__(self, name, value)

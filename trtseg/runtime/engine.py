@@ -7,15 +7,18 @@ An implementation is a module with `load(bundle, *, device, threads, precision) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from trtseg.errors import EngineError
+
 Array = Any  # np.ndarray on the host, or what the backend's memory makes
 Work = Callable[[], None]
+Progress = Callable[[float, str], None]  # (fraction from 0 to 1, phase)
 
 
 def on_host(array: Array) -> np.ndarray:
@@ -34,6 +37,32 @@ class TensorSpec:
     name: str
     dtype: np.dtype
     shape: tuple[int | None, ...]
+
+
+def check_buffers(name: str, specs: Iterable[TensorSpec], buffers: Mapping[str, Array]) -> None:
+    """Check the NumPy or CuPy arrays that `Engine.bind` was given.
+
+    Args:
+        name: of the engine, for the message.
+        specs: its inputs and outputs.
+        buffers: by the name of the tensor.
+
+    Raises:
+        EngineError: one is missing, not C-contiguous, or of another dtype or shape.
+    """
+    for spec in specs:
+        array = buffers.get(spec.name)
+        if array is None:
+            raise EngineError(f"{name}: no buffer for {spec.name!r}")
+        fits = len(array.shape) == len(spec.shape) and all(
+            expected in (None, actual)
+            for expected, actual in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != spec.dtype or not array.flags.c_contiguous:
+            raise EngineError(
+                f"{name}: {spec.name}: expected contiguous {spec.dtype} {list(spec.shape)}, "
+                f"got {array.dtype} {list(array.shape)}"
+            )
 
 
 class Binding(Protocol):
@@ -141,8 +170,8 @@ class Engines:
         description: for `trtseg info` and error messages, for instance "ONNX Runtime 1.20, CPU".
         memory: where all buffers given to the engines live.
         encoder, segment, select: the networks; None for one that the bundle does not have.
-        recorder: how whole clicks are recorded for replay, see `trtseg.runtime.recording`; None
-            where every call is queued, or computed, anew.
+        recorder: how whole clicks are recorded for replay, see
+            `trtseg.runtime.pipeline.recording`; None where every call is queued, or computed, anew.
     """
 
     description: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from trtseg.runtime.pipeline import Pipeline
 
@@ -49,7 +50,8 @@ def memory_plan(pipeline: Pipeline, height: int, width: int, crops: int) -> Memo
     x = engines.segment.inputs[0].dtype.itemsize
     masks = {spec.name: spec for spec in engines.segment.outputs}
     map_bytes = cells * manifest.candidates * masks["masks"].dtype.itemsize
-    encoding = cells * manifest.channels * x
+    maps = sum(prod(shape) for shape in pipeline.stages.map_shapes(size).values()) * x
+    encoding = cells * manifest.channels * x + maps
     if "image" in manifest.select_inputs:
         encoding += cells * 3 * 4
     image = size[0] * size[1] * 3
@@ -58,20 +60,14 @@ def memory_plan(pipeline: Pipeline, height: int, width: int, crops: int) -> Memo
         encode_buffers += image * engines.encoder.inputs[0].dtype.itemsize
         shapes = engines.encoder.output_shapes({"image": (1, 3, *size)})
         for spec in engines.encoder.outputs:
-            elements = 1
-            for side in shapes[spec.name]:
-                elements *= side
-            encode_buffers += elements * spec.dtype.itemsize
-    click_buffers = cells * (manifest.channels + manifest.guidance.channels) * x
+            encode_buffers += prod(shapes[spec.name]) * spec.dtype.itemsize
+    click_buffers = cells * (manifest.channels + manifest.guidance.channels) * x + maps
     if engines.recorder is not None:
         # the base at a fixed address, and the mask that is composed with the click
         click_buffers += cells * manifest.channels * x + height * width
-    shapes = engines.segment.output_shapes({"x": (1, manifest.channels, grid_height, grid_width)})
+    shapes = engines.segment.output_shapes(pipeline.stages.segment_shapes(size))
     for spec in engines.segment.outputs:
-        elements = 1
-        for side in shapes[spec.name]:
-            elements *= side
-        click_buffers += elements * spec.dtype.itemsize
+        click_buffers += prod(shapes[spec.name]) * spec.dtype.itemsize
     if "image" in manifest.select_inputs:
         click_buffers += cells * 3 * 4
     return MemoryPlan(

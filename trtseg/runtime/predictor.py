@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from trtseg.runtime.prediction import Prediction
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
+from trtseg.runtime.session.prediction import Prediction
 
 FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT, PADDING = 1, 0, 2, 3, -1
 LOGIT_LIMIT = 16.0

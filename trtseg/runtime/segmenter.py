@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
 
 import numpy as np
 
 from trtseg import bundle as bundles
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable
-from trtseg.runtime.adapter import Adapter
-from trtseg.runtime.build_progress import Progress
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.engine import Availability, Engines
-from trtseg.runtime.guidance import Region
+from trtseg.runtime.engine import Availability, Engines, Progress
 from trtseg.runtime.image import LONGEST_SIDE_PX, as_picture
 from trtseg.runtime.memory_plan import MemoryPlan, memory_plan
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session import Session
-from trtseg.runtime.snapshot import KEPT_CROPS
+from trtseg.runtime.session.observation import Adapter
+from trtseg.runtime.session.snapshot import KEPT_CROPS
+from trtseg.types import Region, flip_axes
 
 # In the order in which backend="auto" asks them.
 BACKENDS = {
@@ -114,7 +112,7 @@ class Segmenter:
 
     @property
     def candidates(self) -> int:
-        """How many hypotheses each click gives."""
+        """How many candidates each click gives."""
         return self.bundle.manifest.candidates
 
     @property
@@ -160,7 +158,7 @@ class Segmenter:
         encoded: EncodedImage,
         *,
         focus: str | None = "auto",
-        adapt: Adapter | str | None = None,
+        adapt: Adapter | None = None,
     ) -> Session:
         """Begin to select one object.
 
@@ -169,14 +167,11 @@ class Segmenter:
             focus: "auto" to look more closely at objects that are small in the image, after the
                 first click; None to work on the encoding alone. An encoding without its image
                 (an unpickled one) is never focused.
-            adapt: learns from the clicks: an adapter, or "image" for that of `trtseg.adapt`
-                (which needs torch).
+            adapt: learns from the clicks, for instance `trtseg.adapt.ClickAdapter(segmenter)`.
 
         Raises:
-            TypeError: not an encoding, or adapt is neither a name nor an adapter.
-            ValueError: made by another model, or an unknown value for focus or adapt.
-            BundleError: the model cannot be adapted, or has no importance weights beside it.
-            BackendUnavailable: adapt without torch.
+            TypeError: not an encoding, or not an adapter.
+            ValueError: made by another model, or an unknown value for focus.
         """
         if not isinstance(encoded, EncodedImage):
             raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
@@ -184,33 +179,10 @@ class Segmenter:
             raise ValueError(f"encoded: expected an encoding by this model ({self.bundle.name})")
         if focus not in ("auto", None):
             raise ValueError(f"focus: expected 'auto' or None, got {focus!r}")
-        adapter: Adapter | None
-        if isinstance(adapt, str):
-            adapter = _adaptation().adapter(self, adapt)
-        elif adapt is None or hasattr(adapt, "adapt"):
-            adapter = adapt
-        else:
-            raise TypeError(f"adapt: expected 'image', an adapter or None, got {adapt!r}")
+        if adapt is not None and not hasattr(adapt, "adapt"):
+            raise TypeError(f"adapt: expected an adapter or None, got {adapt!r}")
         adopted = self.pipeline.adopt(encoded)
-        return Session(self.pipeline, adopted, focus=focus == "auto", adapter=adapter)
-
-    def sequence(self, adapt: str = "both", **options: Any) -> Any:
-        """Segment images one after the other while the model learns from the corrections.
-
-        `with sequence.image(image) as session:` gives the session on the next image; see
-        `trtseg.adapt.Sequence`. Needs torch.
-
-        Args:
-            adapt: "image", "sequence" or "both" (what is learnt from: every click, every image).
-            options: of `trtseg.adapt.sequence`, for instance a folder in which to keep the state.
-
-        Raises:
-            ValueError: an unknown mode, or a state for "image".
-            BundleError: the model cannot be adapted, or has no importance weights beside it.
-            CheckpointError: the state is damaged, of another model, or cannot be written.
-            BackendUnavailable: torch is not installed.
-        """
-        return _adaptation().sequence(self, adapt, **options)
+        return Session(self.pipeline, adopted, focus=focus == "auto", adapter=adapt)
 
     def memory_plan(self, height: int, width: int) -> MemoryPlan:
         """Bytes that an image of this size will take.
@@ -230,18 +202,6 @@ class Segmenter:
         return f"Segmenter({self.bundle.name!r}, {self.engines.description})"
 
 
-def _adaptation() -> Any:
-    """`trtseg.adapt`, by name: nothing in the runtime may import torch before it is asked for."""
-    try:
-        return importlib.import_module("trtseg.adapt")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise BackendUnavailable(
-            "learning from corrections needs torch; pip install trtseg[train]"
-        ) from None
-
-
 def _checked_region(
     region: tuple[int, int, int, int] | None, size: tuple[int, int]
 ) -> Region:
@@ -255,4 +215,4 @@ def _checked_region(
         raise ValueError(f"region: expected 4 integers x0, y0, x1, y1, got {region!r}") from None
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(f"region: expected a part of {width} x {height} pixels, got {region!r}")
-    return y0, x0, y1, x1
+    return flip_axes((x0, y0, x1, y1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable
@@ -9,11 +10,11 @@ from typing import Protocol
 
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError, TrtsegError
-from trtseg.runtime.build_progress import Progress
-from trtseg.runtime.engine import Engines
+from trtseg.runtime.engine import Engines, Progress
 from trtseg.runtime.segmenter import Segmenter
 
 _log = logging.getLogger(__name__)
+EXIT_WAIT_S = 60.0  # for a build that was cancelled by the end of the program
 
 
 class Loader(Protocol):
@@ -48,6 +49,7 @@ class Upgrade:
         self._problem: str | None = None
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trtseg-upgrade", daemon=True)
+        atexit.register(self._end)
         self._thread.start()
 
     @property
@@ -74,6 +76,11 @@ class Upgrade:
         self._thread.join(timeout_s)
         return self.ready
 
+    def _end(self) -> None:
+        # A thread that is inside native code when the interpreter goes takes the process down.
+        self.cancel()
+        self.wait(EXIT_WAIT_S)
+
     def _work(self) -> None:
         try:
             engines = self._load(
@@ -91,6 +98,8 @@ class Upgrade:
         except BaseException as error:  # a thread's exception would be lost otherwise
             self._problem = f"{type(error).__name__}: {error}"
             raise
+        finally:
+            atexit.unregister(self._end)
 
     def _report(self, fraction: float, phase: str) -> None:
         self.fraction, self.phase = fraction, phase

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from trtseg.ops import distance_transform
+
+# shares of corrections that are not near the centre of the deepest error
+ANYWHERE = 0.2
+OTHER_ERROR = 0.1
+
 
 @dataclass(frozen=True)
 class ClickConfig:
@@ -43,8 +49,7 @@ class ClickConfig:
 
 def interior_distance(mask: np.ndarray) -> np.ndarray:
     """Distance of every True pixel to the nearest False one or to the image's border."""
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    return distance_transform(np.pad(~mask, 1, constant_values=True))[1:-1, 1:-1]
 
 
 def central_pixel(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
@@ -122,7 +127,7 @@ def initial_clicks(
     allowed = depth > min(margin, depth.max() / 2)
     positives = _spread(allowed, int(rng.integers(1, config.max_positive + 1)), step, rng)
     outside = target == 0
-    away = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 3)
+    away = distance_transform(inside)
     strategy = rng.integers(3)
     count = int(rng.integers(0, config.max_negative + 1))
     if strategy == 0:
@@ -140,19 +145,26 @@ def initial_clicks(
 def correction_click(
     predicted: np.ndarray, target: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int, int] | None:
-    """A click (y, x, label) in the larger error region, near its centre; None without error.
+    """A click (y, x, label) in the deeper error region; None without error.
+
+    Mostly near the region's centre, as the standard protocol clicks, else anywhere in it; now and
+    then on the error of the other kind.
 
     Args:
         predicted: bool [H, W].
         target: uint8 [H, W], 1 object, 0 background, 255 void.
-        rng: draws how near to the centre.
+        rng: draws where.
     """
     missed = (target == 1) & ~predicted
     excess = (target == 0) & predicted
     depth_missed, depth_excess = interior_distance(missed), interior_distance(excess)
     positive = depth_missed.max() >= depth_excess.max()
+    if rng.random() < OTHER_ERROR and min(depth_missed.max(), depth_excess.max()) > 1:
+        positive = not positive
     depth = depth_missed if positive else depth_excess
     if depth.max() <= 0:
         return None
-    point = _draw(depth > (0.5 + 0.499 * rng.random()) * depth.max(), rng)
+    central = rng.random() >= ANYWHERE
+    least = (0.5 + 0.499 * rng.random()) if central else 0.5 * rng.random()
+    point = _draw(depth > least * depth.max(), rng)
     return None if point is None else (*point, int(positive))

@@ -38,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
 
     from trtseg.errors import TrtsegError
     from trtseg.train.config import read_config
-    from trtseg.train.loop import Trainer
+    from trtseg.train.latent_diversity import LatentDiversityTask
     from trtseg.train.parallel import Parallel
+    from trtseg.train.trainer import Trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = read_config(args.config)
         parallel = Parallel(args.device)
-        trainer = Trainer(config, args.output, parallel, args.workers)
+        trainer = Trainer(LatentDiversityTask(config), args.output, parallel, args.workers,
+                          config.validation.every)
         if args.resume:
             trainer.resume()
         with _Interruption() as interruption:
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         if parallel is not None:
             parallel.close()
     if parallel.rank == 0:
-        print(json.dumps({"done": done, "stage": trainer.stage, "step": trainer.step,
+        print(json.dumps({"done": done, "stage": trainer.stage.name, "step": trainer.step,
                           "checkpoint": str(args.output / "last")}))
     return parallel.exit(EXIT_INTERRUPTED if interruption.is_set() and not done else 0)
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from trtseg.nn.config import NetworkConfig
 from trtseg.parse import build, read_json
-from trtseg.train.clicks import ClickConfig
 from trtseg.train.data import CropConfig
 from trtseg.train.images import DataConfig
+from trtseg.train.prompts import PromptConfig
+from trtseg.train.trainer import Stage
 
 BUNDLE_PREFIX = "bundle:"
+TRAINED = ("segment", "select")
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")
 
 
@@ -25,44 +27,46 @@ class LossConfig:
     Attributes:
         kind: "jaccard" (the paper), "cross_entropy" or "l1" (ablations): the data term.
         cross_entropy_weight: of mean cross-entropy added to the data term.
+        focus, edge_weight: of that cross-entropy, see `cross_entropy_losses`.
         penalty_weight: of the clicks' soft constraints; 0 is the ablation without them.
         diversity_weight: lambda's factor in LD eq. 7.
         select_temperature: of g's loss, see `selection_loss`; 0 is the paper.
         shuffle_masks: g sees the masks in random order (the paper).
-        native: use the project's kernels; false takes torch's own functions, for a CUDA device
-            without `trtseg._cuda`.
     """
 
     kind: str = "jaccard"
     cross_entropy_weight: float = 0.0
+    focus: float = 0.0
+    edge_weight: float = 0.0
     penalty_weight: float = 1.0
     diversity_weight: float = 0.01
     select_temperature: float = 0.0
     shuffle_masks: bool = True
-    native: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in DATA_TERMS:
             raise ValueError(f"kind: expected one of {', '.join(DATA_TERMS)}, got {self.kind!r}")
-        for name in ("cross_entropy_weight", "penalty_weight", "diversity_weight",
-                     "select_temperature"):
+        for name in ("cross_entropy_weight", "focus", "edge_weight", "penalty_weight",
+                     "diversity_weight", "select_temperature"):
             _at_least(self, name, 0)
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training: f (with the encoder) or g. Either `steps` or `epochs` is given.
+    """One stage of training. Either `steps` or `epochs` is given.
 
     Attributes:
+        trains: "segment" (f, with what lies before it) or "select" (g, on the frozen f).
         steps: optimiser steps.
         epochs: the same as passes over as many samples as there are images.
-        learning_rate: of f or g, after the warm-up.
-        encoder_factor: the encoder's learning rate relative to that; 0 freezes it.
+        learning_rate: of what is trained, after the warm-up.
+        encoder_factor: the backbone's learning rate relative to that; 0 freezes it.
         warmup: steps of linear warm-up.
         cooldown: fraction of the steps, at the end, in which the rate falls linearly to 0.
         weight_decay: of AdamW; 0 is Adam.
     """
 
+    trains: str
     steps: int | None = None
     epochs: float | None = None
     learning_rate: float = 1e-4
@@ -72,6 +76,8 @@ class StageConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.trains not in TRAINED:
+            raise ValueError(f"trains: expected one of {', '.join(TRAINED)}, got {self.trains!r}")
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("steps: expected either steps or epochs")
         for name in ("steps", "epochs", "encoder_factor", "warmup", "cooldown", "weight_decay"):
@@ -82,12 +88,34 @@ class StageConfig:
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected above 0, got {self.learning_rate}")
 
-    def count(self, images: int, samples_per_step: int) -> int:
-        """Optimiser steps, given the number of images and of samples in a step."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None  # __post_init__ saw to it
-        return math.ceil(self.epochs * images / samples_per_step)
+    def stage(self, name: str, images: int, samples: int, clip_norm: float, ema: float) -> Stage:
+        """The stage for the trainer.
+
+        Args:
+            name: of the stage.
+            images: number of images in the data.
+            samples: crops in a step of all processes.
+            clip_norm, ema: of the run.
+        """
+        steps = self.steps
+        if steps is None:
+            assert self.epochs is not None  # __post_init__ saw to it
+            steps = math.ceil(self.epochs * images / samples)
+
+        def factor(parameter: str) -> float:
+            if parameter.startswith("select.") != (self.trains == "select"):
+                return 0.0
+            return self.encoder_factor if parameter.startswith("encoder.backbone.") else 1.0
+
+        def rate(step: int, steps: int) -> float:
+            share = min(1.0, (step + 1) / max(self.warmup, 1))
+            cooling = self.cooldown * steps
+            return min(share, (steps - step) / cooling) if cooling > 0 else share
+
+        return Stage(
+            name, steps, self.learning_rate, factor, rate,
+            weight_decay=self.weight_decay, clip_norm=clip_norm, ema=ema,
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +152,7 @@ class TrainConfig:
     Attributes:
         network: what is trained.
         data: where the images come from; in JSON one source may stand for a list of one.
-        segment, select: the two stages.
+        stages: in order; the paper's are "segment", then "select".
         initial_weights: ImageNet weights of the encoder (a path, or the URL of torchvision's
             VGG-19), or a network of ours to start from: a checkpoint folder, or "bundle:" and
             the name or path of a bundle; None begins at random.
@@ -138,11 +166,10 @@ class TrainConfig:
 
     network: NetworkConfig
     data: tuple[DataConfig, ...]
-    segment: StageConfig
-    select: StageConfig
+    stages: tuple[StageConfig, ...]
     loss: LossConfig = field(default_factory=LossConfig)
     crop: CropConfig = field(default_factory=CropConfig)
-    clicks: ClickConfig = field(default_factory=ClickConfig)
+    clicks: PromptConfig = field(default_factory=PromptConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     initial_weights: str | None = None
     initial_encoder_only: bool = False
@@ -155,12 +182,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data: expected at least one source of training images")
+        if not self.stages:
+            raise ValueError("stages: expected at least one")
+        self._check_prompts()
         _at_least(self, "batch", 1)
         _at_least(self, "seed", 0)
         if not self.clip_norm > 0:
             raise ValueError(f"clip_norm: expected above 0, got {self.clip_norm}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema: expected in [0, 1), got {self.ema}")
+
+    def _check_prompts(self) -> None:
+        for share, part in (("region_fraction", "region"), ("repair_fraction", "previous_mask")):
+            if getattr(self.clicks, share) and not getattr(self.network, part):
+                raise ValueError(f"clicks.{share}: needs a network with {part}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `parse_config` reads them back."""

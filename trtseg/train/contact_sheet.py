@@ -1,7 +1,8 @@
 """`python -m trtseg.train.contact_sheet CONFIG.json OUT.png`: what training will be shown.
 
-Every tile is one click set of one crop: the object is green, void is grey, positive clicks are
-white dots with a green rim, negative ones with a red rim. Below the initial clicks, a second row
+Every tile is one prompt of one crop: the object is green, void is grey, positive clicks are
+white dots with a green rim, negative ones with a red rim, a box or loop is yellow, and the edge of
+a mask to repair is blue. Below the initial clicks, a second row
 shows how corrections continue them, made on masks that are the object shifted and blurred (there
 is no network here to make mistakes).
 """
@@ -23,6 +24,7 @@ from trtseg.train.data import VOID, Crops
 from trtseg.train.images import LabelledImages
 
 EXIT_BAD_INPUT = 2
+YELLOW, BLUE = (255, 220, 0), (60, 120, 255)
 GREEN, RED, WHITE, GREY = (0, 190, 0), (220, 0, 0), (255, 255, 255), (128, 128, 128)
 CORRECTIONS = 3
 
@@ -35,15 +37,22 @@ def contact_sheet(config: TrainConfig, *, crops: int = 12, columns: int = 4) -> 
         crops: how many; each gives `config.crop.objects` tiles.
         columns: tiles in a row.
     """
-    samples = Crops(LabelledImages(config.data), config.crop, config.clicks, config.seed)
+    samples = Crops(
+        LabelledImages(config.data), config.crop, config.clicks, config.network.base_stride,
+        config.seed,
+    )
     first, corrected = [], []
     for index in range(crops):
-        image, targets, clicks = samples[index]
+        image, targets, prompts = samples[index]
         picture = image.transpose(1, 2, 0)
-        for number, (target, rows) in enumerate(zip(targets, clicks, strict=True)):
-            size = picture.shape[1], picture.shape[0]
+        for number, (target, prompt) in enumerate(zip(targets, prompts, strict=True)):
+            size, rows = (picture.shape[1], picture.shape[0]), prompt.clicks
             full = cv2.resize(target, size, interpolation=cv2.INTER_NEAREST)
-            first.append(_tile(picture, full, full == 1, rows))
+            begun = _tile(picture, full, full == 1, rows)
+            for given, colour in ((prompt.region, YELLOW), (prompt.mask, BLUE)):
+                if given is not None:
+                    _outline(begun, given, 0.0 if colour is YELLOW else 0.5, colour)
+            first.append(begun)
             mask, more = _corrections(full, rows, np.random.default_rng([index, number]))
             corrected.append(_tile(picture, full, mask, more))
     lines = []
@@ -53,6 +62,17 @@ def contact_sheet(config: TrainConfig, *, crops: int = 12, columns: int = 4) -> 
             line += [np.full_like(tiles[0], 255)] * (columns - len(line))
             lines.append(np.hstack(line))
     return np.vstack(lines)
+
+
+def _outline(
+    tile: np.ndarray, values: np.ndarray, level: float, colour: tuple[int, int, int]
+) -> None:
+    """Draw where a map on the grid crosses `level`."""
+    wide = cv2.resize(values, (tile.shape[1], tile.shape[0]))
+    contours, _ = cv2.findContours(
+        (wide > level).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(tile, contours, -1, colour, 1)
 
 
 def _corrections(

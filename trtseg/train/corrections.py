@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from trtseg import bundle as bundles
-from trtseg.errors import CheckpointError, TrtsegError
 from trtseg.nn.bundle_weights import bundle_weights
-from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
 from trtseg.nn.losses import jaccard_losses
 from trtseg.parse import build, read_json
-from trtseg.train.clicks import ClickConfig, correction_click
+from trtseg.train.clicks import correction_click
 from trtseg.train.config import BUNDLE_PREFIX
-from trtseg.train.data import Batch, CropConfig, Crops, collate
+from trtseg.train.data import Batch, CropConfig, Crops, StepSampler, collate
 from trtseg.train.images import DataConfig, LabelledImages
-from trtseg.train.moments import ADAM, SGD, load_moments, moment_tensors
+from trtseg.train.parallel import Parallel, ignore_interruption
+from trtseg.train.prompts import PromptConfig
+from trtseg.train.randomness import StepRandomness
+from trtseg.train.trainer import MOMENTS, Stage
 
 VOID = 255
-MOMENTUM = 0.9
 POWER = 0.9  # of the polynomial decay
-_MOMENTS = {"sgd": SGD, "adamw": ADAM}
-OPTIMISERS = tuple(_MOMENTS)
+OPTIMISERS = tuple(MOMENTS)
+SAMPLED, CORRECTED = "sampled", "corrected"
 FIRST_LAYER = "encoder.backbone.stem."
 
 
@@ -48,7 +48,7 @@ class CorrectionsConfig:
         learning_rate: at the beginning of each stage.
         encoder_factor: the learning rate of the backbone behind its first layer, which has new
             inputs to learn, relative to that.
-        weight_decay: of either.
+        weight_decay: of the optimiser.
         clip_norm: gradients are scaled down to this norm; None leaves them.
         jaccard_weight: of the relaxed Jaccard distance (LD eq. 3) beside cross-entropy; 0 is
             the paper.
@@ -77,7 +77,7 @@ class CorrectionsConfig:
     crop: CropConfig = field(
         default_factory=lambda: CropConfig(size=512, objects=1, supervision_stride=4)
     )
-    clicks: ClickConfig = field(default_factory=lambda: ClickConfig(single_fraction=0.2))
+    clicks: PromptConfig = field(default_factory=lambda: PromptConfig(single_fraction=0.2))
     initial_weights: str | None = None
     freeze_norm: bool = False
     bf16: bool = False
@@ -123,127 +123,92 @@ def read_corrections_config(path: str | Path) -> CorrectionsConfig:
     return build(CorrectionsConfig, read_json(path), "config")
 
 
-class CorrectionsTrainer:
-    """State of a run. A checkpoint holds it whole: a resumed run goes on exactly, unless it was
-    interrupted by hand in the middle of a batch of stage two."""
+class CorrectionsTask:
+    """What `Trainer` asks for, of one configuration: stage one with sampled clicks, stage two with
+    steps on one batch in a row, between which the network's mistakes are clicked on."""
 
-    def __init__(
-        self, config: CorrectionsConfig, folder: str | Path, device: str = "cpu"
-    ) -> None:
-        self.config, self.folder = config, Path(folder)
-        self.device = torch.device(device)
+    def __init__(self, config: CorrectionsConfig) -> None:
+        self.config, self.seed = config, config.seed
+        self.images = LabelledImages(config.data)
         torch.manual_seed(config.seed)
         self.network = DeepLab(config.network)
         if config.initial_weights is not None:
             _initialise(self.network, config.initial_weights)
-        layout = torch.channels_last
-        self.network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        self.network.train()
-        named = list(self.network.named_parameters())
-        pretrained = [(name, value) for name, value in named if _pretrained(name)]
-        others = [(name, value) for name, value in named if not _pretrained(name)]
-        self.trained = [name for name, _ in pretrained + others]
-        groups = [
-            {"params": [value for _, value in members], "factor": factor}
-            for members, factor in ((pretrained, config.encoder_factor), (others, 1.0))
+
+    def stages(self, world: int) -> Sequence[Stage]:
+        config = self.config
+
+        def factor(name: str) -> float:
+            return config.encoder_factor if _pretrained(name) else 1.0
+
+        stages = (
+            (SAMPLED, config.sampled_steps, 1),
+            (CORRECTED, config.corrected_steps, config.reset_every),
+        )
+        return [
+            Stage(
+                name, steps, config.learning_rate, factor, _polynomial,
+                optimiser=config.optimiser, weight_decay=config.weight_decay,
+                clip_norm=config.clip_norm, repeats=repeats,
+            )
+            for name, steps, repeats in stages
+            if steps > 0
         ]
-        decay = config.weight_decay
-        self.optimiser: torch.optim.Optimizer
-        if config.optimiser == "sgd":
-            self.optimiser = torch.optim.SGD(
-                groups, lr=config.learning_rate, momentum=MOMENTUM, weight_decay=decay
-            )
-        else:
-            self.optimiser = torch.optim.AdamW(
-                groups, lr=config.learning_rate, weight_decay=decay
-            )
-        self.images = LabelledImages(config.data)
-        self.step = 0
-        self.losses: list[float] = []
-        self._mean, self._scale = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (MEAN, SCALE)
+
+    def objective(self, stage: Stage) -> nn.Module:
+        return CorrectionsObjective(self.network, self.config, stage.name == CORRECTED)
+
+    def batches(
+        self, first: int, count: int, parallel: Parallel, workers: int
+    ) -> Iterable[Batch]:
+        config = self.config
+        # stage two begins every batch with one click
+        single = first >= config.sampled_steps
+        clicks = PromptConfig(single_fraction=1.0) if single else config.clicks
+        crops = Crops(
+            self.images, config.crop, clicks, config.crop.supervision_stride, config.seed
+        )
+        sampler = StepSampler(first, first + count, config.batch, parallel.rank, parallel.world)
+        return DataLoader(
+            crops, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+            worker_init_fn=ignore_interruption,
         )
 
-    @property
-    def steps(self) -> int:
-        """Of both stages."""
-        return self.config.sampled_steps + self.config.corrected_steps
+    def validate(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, float] | None:
+        """None: CA's model is judged as a method of the evaluation, with adaptation and without."""
+        return None
 
-    def learning_rate(self, step: int) -> float:
-        """lr * (1 - t)^0.9, where t goes from 0 to 1 within each stage."""
-        first = self.config.sampled_steps
-        done = step / first if step < first else (step - first) / self.config.corrected_steps
-        return self.config.learning_rate * (1 - done) ** POWER
+    def record(self) -> dict[str, Any]:
+        return {"network": self.config.network.to_dict(), "train": asdict(self.config)}
 
-    def run(
-        self,
-        *,
-        max_minutes: float | None = None,
-        save_every: int = 500,
-        progress: Callable[[int, float], None] = lambda step, loss: None,
-    ) -> bool:
-        """Train to the end, or until the time is up; True when done, and `release`d.
 
-        An interruption saves the run first.
-        """
-        begin = time.monotonic()
-        saved = self.step
-        try:
-            while self.step < self.steps:
-                # a round is a step of stage one, or all the steps on one batch of stage two
-                for loss in self._round():
-                    progress(self.step, loss)
-                if self.step - saved >= save_every:
-                    self.save()
-                    saved = self.step
-                if max_minutes is not None and time.monotonic() - begin > max_minutes * 60:
-                    break
-        except KeyboardInterrupt:
-            # the round is begun again, with what it has learnt: its batch depends on its number
-            self.step = self._round_start()
-            self.save()
-            raise
-        self.save()
-        if self.step < self.steps:
-            return False
-        self.release()
-        return True
+class CorrectionsObjective(nn.Module):
+    """Cross-entropy of one mask, and with `correct` a click on its mistake for the next step."""
 
-    def _round_start(self) -> int:
-        first, length = self.config.sampled_steps, self.config.reset_every
-        if self.step < first:
-            return self.step
-        return first + (self.step - first) // length * length
+    mean: Tensor
+    scale: Tensor
 
-    def _round(self) -> list[float]:
-        config = self.config
-        # of nothing but the step, so that a resumed run goes on exactly
-        rng = np.random.default_rng([config.seed, self.step])
-        torch.manual_seed(int(rng.integers(2**31)))
-        clicks = config.clicks
-        corrected = self.step >= config.sampled_steps
-        if corrected:
-            clicks = ClickConfig(single_fraction=1.0)
-        crops = Crops(self.images, config.crop, clicks, config.seed)
-        first = self.step * config.batch
-        batch = collate([crops[first + index] for index in range(config.batch)])
-        count = min(config.reset_every, self.steps - self.step) if corrected else 1
-        losses = []
-        for _ in range(count):
-            losses.append(self._advance(batch, rng, correct=corrected))
-            self.step += 1
-        self.losses += losses
-        return losses
+    def __init__(self, network: DeepLab, config: CorrectionsConfig, correct: bool) -> None:
+        super().__init__()
+        self.network, self.config, self.correct = network, config, correct
+        device = next(network.parameters()).device
+        for name, values in (("mean", MEAN), ("scale", SCALE)):
+            constant = torch.tensor(values, device=device).view(1, 3, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
+        self.train()
 
-    def _advance(self, batch: Batch, rng: np.random.Generator, *, correct: bool) -> float:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate(self.step) * group["factor"]
+    def train(self, mode: bool = True) -> CorrectionsObjective:
+        super().train(mode)
         if self.config.freeze_norm:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
-        targets = batch.targets.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+        return self
+
+    def forward(self, batch: Batch, randomness: StepRandomness) -> dict[str, Tensor]:
+        """Scalars "loss" (to differentiate) and "selected_iou"; adds to the batch's clicks."""
+        targets = batch.targets
+        with torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.config.bf16):
             logits = self.network(self._input(batch)).float()
         logits = F.interpolate(
             logits, size=targets.shape[1:], mode="bilinear", align_corners=False
@@ -252,112 +217,35 @@ class CorrectionsTrainer:
         loss = F.binary_cross_entropy_with_logits(
             logits[valid], (targets[valid] == 1).to(logits.dtype)
         )
+        jaccard = jaccard_losses(torch.sigmoid(logits)[:, None], targets).mean()
         if self.config.jaccard_weight:
-            jaccard = jaccard_losses(torch.sigmoid(logits)[:, None], targets).mean()
             loss = loss + self.config.jaccard_weight * jaccard
-        if not torch.isfinite(loss):
-            raise TrtsegError(
-                f"step {self.step}: the loss is {float(loss.detach())}: the training diverged; "
-                "the last checkpoint is kept"
-            )
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimiser.step()
-        if correct:
-            self._correct(batch, logits.detach() >= 0, rng)
-        return float(loss.detach())
+        if self.correct:
+            self._add_clicks(batch, logits.detach() >= 0, randomness)
+        return {"loss": loss, "selected_iou": 1 - jaccard.detach()}
 
     def _input(self, batch: Batch) -> Tensor:
-        image = (batch.images.to(self.device).float() - self._mean) * self._scale
+        image = (batch.images.float() - self.mean) * self.scale
         size = image.shape[2], image.shape[3]
         radius = self.config.network.disk_radius_px
         disks = np.stack([click_disks(clicks, size, radius) for clicks in batch.clicks])
-        x = torch.cat([image, torch.from_numpy(disks).to(self.device)], 1)
+        x = torch.cat([image, torch.from_numpy(disks).to(image.device)], 1)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _correct(self, batch: Batch, predicted: Tensor, rng: np.random.Generator) -> None:
+    def _add_clicks(self, batch: Batch, predicted: Tensor, randomness: StepRandomness) -> None:
         stride = self.config.crop.supervision_stride
-        masks, targets = predicted.cpu().numpy(), batch.targets.numpy()
+        masks, targets = predicted.cpu().numpy(), batch.targets.cpu().numpy()
         for index, (mask, target) in enumerate(zip(masks, targets, strict=True)):
-            click = correction_click(mask, target, rng)
+            click = correction_click(mask, target, randomness.of_prompt(index))
             if click is not None:
                 y, x, label = click
                 row = [[(y + 0.5) * stride - 0.5, (x + 0.5) * stride - 0.5, label]]
                 batch.clicks[index] = np.vstack([batch.clicks[index], row]).astype(np.float32)
 
-    def save(self) -> None:
-        """Write the checkpoint `last` into the run's folder.
 
-        Raises:
-            TrtsegError: a weight is not finite; the checkpoint before is kept.
-        """
-        tensors = {f"model.{k}": v for k, v in self.network.state_dict().items()}
-        self._check_finite(tensors)
-        tensors |= moment_tensors(self.optimiser, self.trained)
-        save_checkpoint(self.folder / "last", tensors, self._state())
-
-    def release(self) -> None:
-        """Write the checkpoint `model`: the weights alone, in half precision.
-
-        Raises:
-            TrtsegError: a weight does not fit half precision.
-        """
-        tensors = {
-            f"model.{name}": value.half() if value.is_floating_point() else value
-            for name, value in self.network.state_dict().items()
-        }
-        self._check_finite(tensors)
-        save_checkpoint(self.folder / "model", tensors, self._state())
-
-    def _check_finite(self, tensors: dict[str, Tensor]) -> None:
-        for name, value in tensors.items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                kind = str(value.dtype).removeprefix("torch.")
-                raise TrtsegError(
-                    f"step {self.step}: {name} is not finite in {kind}: the training diverged"
-                )
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "network": self.config.network.to_dict(),
-            "train": asdict(self.config),
-            "step": self.step,
-            "recent_loss": float(np.mean(self.losses[-100:])) if self.losses else None,
-        }
-
-    def resume(self) -> None:
-        """Continue from the folder's checkpoint.
-
-        Raises:
-            CheckpointError: it is missing, damaged, or of another network, optimiser or format.
-        """
-        path = self.folder / "last"
-        tensors, state = read_checkpoint(path)
-        step = state.get("step")
-        if type(step) is not int or not 0 <= step <= self.steps:
-            raise CheckpointError(
-                f"{path}: step: expected 0 to {self.steps}, where this configuration ends, "
-                f"got {step!r}"
-            )
-        try:
-            self.network.load_state_dict(
-                {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-            )
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{path}: weights do not fit the network: {reason}") from None
-        named = dict(self.network.named_parameters())
-        parameters = {name: named[name] for name in self.trained}
-        kinds = _MOMENTS[self.config.optimiser]
-        missing = load_moments(self.optimiser, parameters, kinds, tensors, path)
-        if missing and step > 0:
-            raise CheckpointError(
-                f"{path}: expected the {kinds[-1]} of {missing[0]} that {self.config.optimiser} "
-                "keeps, got none"
-            )
-        self.step = step
+def _polynomial(step: int, steps: int) -> float:
+    """(1 - t)^0.9, where t goes from 0 to 1 within the stage."""
+    return (1 - step / steps) ** POWER
 
 
 def _pretrained(name: str) -> bool:

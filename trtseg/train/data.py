@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from trtseg.errors import DatasetError
-from trtseg.train.clicks import ClickConfig, initial_clicks
 from trtseg.train.images import LabelledImages
+from trtseg.train.prompts import Prompt, PromptConfig, initial_prompt
 
 VOID = 255
 GREY = (127, 127, 127)
@@ -73,40 +73,66 @@ class CropConfig:
 
 @dataclass
 class Batch:
-    """B images, and B x K click sets with their targets (K of one image are adjacent)."""
+    """B images, and B x K prompts with their targets (K of one image are adjacent)."""
 
     images: Tensor  # uint8 [B, 3, h, w]
     targets: Tensor  # uint8 [B * K, h / s, w / s]
     clicks: list[np.ndarray] = field(default_factory=list)  # B * K of float32 [P, 3]
+    regions: Tensor | None = None  # float32 [B * K, grid], see `region_map`; None: nowhere
+    masks: Tensor | None = None  # float32 [B * K, grid], masks to go on from; None: nowhere
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on a device."""
+        moved = [None if t is None else t.to(device) for t in (self.regions, self.masks)]
+        return Batch(self.images.to(device), self.targets.to(device), list(self.clicks), *moved)
 
 
 class Crops(Dataset):
-    """Sample i of an endless stream; see the module's docstring."""
+    """Sample i of an endless stream; see the module's docstring.
+
+    Args:
+        images: where they come from.
+        crop: how samples are cut out.
+        prompts: what they begin with.
+        grid_stride: crop pixels per cell of the network's grid.
+        seed: of everything.
+    """
 
     def __init__(
-        self, images: LabelledImages, crop: CropConfig, clicks: ClickConfig, seed: int
+        self,
+        images: LabelledImages,
+        crop: CropConfig,
+        prompts: PromptConfig,
+        grid_stride: int,
+        seed: int,
     ) -> None:
         self.images = images
         self.crop = crop
-        self.clicks = clicks
+        self.prompts = prompts
+        self.grid_stride = grid_stride
         self.seed = seed
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, list[Prompt]]:
         rng = np.random.default_rng([self.seed, index])
         crop = self.crop
         image, labels, objects, chosen = self._draw(rng)
         image = jitter_colour(image, rng)
         visible = [value for value in objects if (labels == value).sum() >= MIN_VISIBLE_PX]
-        targets, clicks = [], []
+        targets, prompts = [], []
         for index_of_set in range(crop.objects):
             value = chosen
             if index_of_set > 0 and rng.random() < 0.5:
                 value = int(rng.choice(visible))
-            target = np.where(labels == VOID, VOID, labels == value).astype(np.uint8)
-            others = (labels != value) & (labels != 0) & (labels != VOID)
-            clicks.append(initial_clicks(target, others, self.clicks, rng))
+            members = labels == value
+            if len(visible) > 1 and rng.random() < self.prompts.group_fraction:
+                members = _group(labels, visible, value, rng)
+            target = np.where(labels == VOID, VOID, members).astype(np.uint8)
+            others = ~members & (labels != 0) & (labels != VOID)
+            prompts.append(
+                initial_prompt(target, others, self.prompts, self.grid_stride, rng)
+            )
             targets.append(reduce_target(target, crop.supervision_stride))
-        return image.transpose(2, 0, 1), np.stack(targets), clicks
+        return image.transpose(2, 0, 1), np.stack(targets), prompts
 
     def _draw(
         self, rng: np.random.Generator
@@ -177,6 +203,17 @@ class Crops(Dataset):
         return cut, target
 
 
+def _group(
+    labels: np.ndarray, visible: list[int], value: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Where the objects are that touch object `value`, it included; or all that are visible."""
+    if rng.random() < 0.5:
+        return np.isin(labels, visible)
+    near = cv2.dilate((labels == value).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    touching = [other for other in visible if (near & (labels == other)).any()]
+    return np.isin(labels, [value, *touching])
+
+
 def reduce_target(target: np.ndarray, stride: int) -> np.ndarray:
     """uint8 [H, W] to [H / s, W / s]: object where it fills half, void where any pixel is void."""
     if stride == 1:
@@ -202,11 +239,27 @@ def jitter_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]) -> Batch:
+def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, list[Prompt]]]) -> Batch:
     """Stack samples; the clicks stay lists, for corrections are appended to them."""
     images = torch.from_numpy(np.stack([sample[0] for sample in samples]))
     targets = torch.from_numpy(np.concatenate([sample[1] for sample in samples]))
-    return Batch(images, targets, [clicks for sample in samples for clicks in sample[2]])
+    prompts = [prompt for sample in samples for prompt in sample[2]]
+    return Batch(
+        images,
+        targets,
+        [prompt.clicks for prompt in prompts],
+        _stack([prompt.region for prompt in prompts]),
+        _stack([prompt.mask for prompt in prompts]),
+    )
+
+
+def _stack(maps: Sequence[np.ndarray | None]) -> Tensor | None:
+    """[B, h, w] with zeros where there is no map; None where there is none at all."""
+    size = next((one.shape for one in maps if one is not None), None)
+    if size is None:
+        return None
+    empty = np.zeros(size, np.float32)
+    return torch.from_numpy(np.stack([empty if one is None else one for one in maps]))
 
 
 def pad_clicks(clicks: Sequence[np.ndarray]) -> Tensor:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 INTERVAL = 50
+OVERLAPS = {
+    "first_iou": "selected mask, first round",
+    "selected_iou": "selected mask",
+    "best_iou": "best mask",
+}
 
 
 class MetricLog:
@@ -53,8 +59,13 @@ class MetricLog:
         fresh.replace(self.folder / "log.csv")
         self._draw()
 
-    def read(self, stage: str, step: int) -> None:
-        """Continue the log of an earlier part of the run, which is resumed at this step."""
+    def read(self, finished: Sequence[str], stage: str, step: int) -> None:
+        """Continue the log of an earlier part of the run.
+
+        Args:
+            finished: the stages before.
+            stage, step: where the run goes on.
+        """
         path = self.folder / "log.csv"
         if path.exists():
             with path.open(newline="") as file:
@@ -67,7 +78,7 @@ class MetricLog:
             self.rows = [
                 row for row in self.rows
                 if (row["stage"] == stage and float(row["step"]) <= step)
-                or (row["stage"] == "segment" and stage != "segment")
+                or row["stage"] in finished
             ]
 
     def _draw(self) -> None:
@@ -82,9 +93,9 @@ class MetricLog:
             last = offset[row["stage"]] + float(row["step"])
         names = dict.fromkeys(name for row in self.rows for name in row)
         panels = {
-            "loss, of f then of g": [("loss", "loss")],
+            "loss": [("loss", "loss")],
             "overlap with the object, in training": [
-                ("best_iou", "best mask"), ("selected_iou", "selected mask")],
+                (name, label) for name, label in OVERLAPS.items() if name in names],
             "validation": [(n, n.removeprefix("validation ")) for n in names
                            if n.startswith("validation ")],
         }  # fmt: skip
@@ -98,8 +109,8 @@ class MetricLog:
                 points = [(offset[r["stage"]] + float(r["step"]), float(r[name]))
                           for r in self.rows if name in r]
                 axes.plot(*zip(*points, strict=True), label=label)
-            if len(offset) > 1:
-                axes.axvline(offset["select"], color="grey", linewidth=0.8, linestyle=":")
+            for begin in list(offset.values())[1:]:
+                axes.axvline(begin, color="grey", linewidth=0.8, linestyle=":")
             axes.set_xlabel("step")
             axes.set_title(title)
             if len(lines) > 1:

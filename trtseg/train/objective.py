@@ -1,4 +1,4 @@
-"""One training forward pass: clicks corrected, masks synthesised, losses of the stage."""
+"""One training pass: masks synthesised, their mistakes clicked on, and again; the losses of all."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from trtseg.nn.guidance import guidance_maps
 from trtseg.nn.losses import (
-    click_penalties,
+    click_cells,
     cross_entropy_losses,
     hindsight,
-    jaccard_losses,
     l1_losses,
     mask_losses,
     ranked_diversity,
@@ -24,26 +23,10 @@ from trtseg.nn.network import LatentDiversity, normalisation
 from trtseg.train.clicks import correction_click
 from trtseg.train.config import TrainConfig
 from trtseg.train.data import Batch, pad_clicks
+from trtseg.train.randomness import StepRandomness
 
-STAGES = ("segment", "select")
-
-
-class StepRandomness:
-    """The randomness of one step, the same however many processes share the step's samples.
-
-    Args:
-        seed, stage, step: of the run.
-        first: number of the first of this process's click sets among all of the step.
-    """
-
-    def __init__(self, seed: int, stage: str, step: int, first: int = 0) -> None:
-        self._key = [seed, STAGES.index(stage), step]
-        self._first = first
-        self.shared = np.random.default_rng(self._key)
-
-    def of_click_set(self, index: int) -> np.random.Generator:
-        """A generator that only this click set uses."""
-        return np.random.default_rng([*self._key, 1 + self._first + index])
+# clicks beyond these share their weight in the penalty
+MANY_CLICKS = 20
 
 
 class Objective(nn.Module):
@@ -68,35 +51,54 @@ class Objective(nn.Module):
             self.register_buffer(name, constant, persistent=False)
 
     def forward(self, batch: Batch, randomness: StepRandomness) -> dict[str, Tensor]:
-        """Scalars "loss" (to differentiate), "best_iou" and "selected_iou"."""
+        """Scalars "loss" (to differentiate), "first_iou", "best_iou" and "selected_iou".
+
+        The image is encoded once. Then every round makes masks and losses, and clicks on the
+        mistakes of one of the masks for the next round; the loss is the mean over the rounds.
+        "first_iou" is that of the selected mask in the first round, the others are of all rounds.
+        """
         image = (batch.images.float() - self.mean) * self.scale
         image = image.contiguous(memory_format=torch.channels_last)
         sets = len(batch.clicks) // len(image)
         trains_f = self.stage == "segment"
         with torch.set_grad_enabled(trains_f), self._autocast():
-            base = self.network.encode(image).repeat_interleave(sets, dim=0)
-            # repeating forgets the layout, and the convolutions would convert it at every layer
-            base = base.contiguous(memory_format=torch.channels_last)
-        clicks, previous = self._correct(base.detach(), batch, randomness)
-        with torch.set_grad_enabled(trains_f):
-            masks, features, guidance = self._masks(base, clicks, previous)
-            enlarged = _enlarge(masks, batch.targets.shape[1:])
-            jaccard, penalty = self._mask_losses(enlarged, batch.targets, clicks)
-        if trains_f:
-            total = self._segment_loss(enlarged, jaccard, penalty, batch.targets)
-            chosen = jaccard[:, 0]
-        else:
-            grid_image = None
-            if "image" in self.config.network.select_inputs:
-                grid_image = F.avg_pool2d(image, self.config.network.base_stride)
-                grid_image = grid_image.repeat_interleave(sets, dim=0)
-            total, chosen = self._select_loss(
-                masks, features, guidance, grid_image, jaccard, randomness.shared
-            )
+            encoded = [
+                # repeating forgets the layout, and every convolution would convert it
+                level.repeat_interleave(sets, dim=0).contiguous(memory_format=torch.channels_last)
+                for level in self.network.encode(image)
+            ]
+        grid_image = None
+        if "image" in self.config.network.select_inputs:
+            grid_image = F.avg_pool2d(image, self.config.network.base_stride)
+            grid_image = grid_image.repeat_interleave(sets, dim=0)
+        generators = [randomness.of_prompt(index) for index in range(len(batch.clicks))]
+        rounds = 1 + int(randomness.shared.integers(self.config.clicks.corrections + 1))
+        previous, losses, best, selected = batch.masks, [], [], []
+        clicks = list(batch.clicks)
+        for number in range(rounds):
+            with torch.set_grad_enabled(trains_f):
+                masks, features, guidance = self._masks(encoded, clicks, previous, batch.regions)
+                enlarged = _enlarge(masks, batch.targets.shape[1:])
+                jaccard, penalty = self._mask_losses(enlarged, batch.targets, clicks)
+            if trains_f:
+                losses.append(self._segment_loss(enlarged, jaccard, penalty, batch.targets))
+                chosen = jaccard[:, 0]
+            else:
+                loss, chosen = self._select_loss(
+                    masks, features, guidance, grid_image, jaccard, randomness.shared
+                )
+                losses.append(loss)
+            best.append(1 - jaccard.detach().amin(1).mean())
+            selected.append(1 - chosen.detach().mean())
+            if number + 1 < rounds:
+                previous, clicks = self._correct(
+                    masks.detach(), enlarged.detach(), jaccard.detach(), batch, clicks, generators
+                )
         return {
-            "loss": total,
-            "best_iou": 1 - jaccard.detach().amin(1).mean(),
-            "selected_iou": 1 - chosen.detach().mean(),
+            "loss": torch.stack(losses).mean(),
+            "first_iou": selected[0],
+            "best_iou": torch.stack(best).mean(),
+            "selected_iou": torch.stack(selected).mean(),
         }
 
     def _autocast(self) -> torch.autocast:
@@ -104,58 +106,67 @@ class Objective(nn.Module):
         return torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.config.bf16)
 
     def _masks(
-        self, base: Tensor, clicks: Sequence[np.ndarray], previous: Tensor | None
+        self,
+        encoded: Sequence[Tensor],
+        clicks: Sequence[np.ndarray],
+        previous: Tensor | None,
+        regions: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(masks float32, features, guidance)."""
-        height, width = base.shape[2:]
+        height, width = encoded[0].shape[2:]
         guidance = guidance_maps(
-            pad_clicks(clicks).to(base.device), (height, width), self.config.network, previous
+            pad_clicks(clicks).to(encoded[0].device), (height, width), self.config.network,
+            previous, regions,
         )
         with self._autocast():
-            masks, features = self.network.masks(base, guidance)
+            masks, features = self.network.masks(encoded, guidance)
         return masks.float(), features, guidance
 
-    @torch.no_grad()
     def _correct(
-        self, base: Tensor, batch: Batch, randomness: StepRandomness
-    ) -> tuple[list[np.ndarray], Tensor | None]:
-        """Clicks continued on the network's own mistakes, and the mask before the last of them."""
-        clicks = list(batch.clicks)
-        rounds = int(randomness.shared.integers(self.config.clicks.corrections + 1))
-        if rounds == 0:
-            return clicks, None
-        generators = [randomness.of_click_set(index) for index in range(len(clicks))]
+        self,
+        masks: Tensor,
+        enlarged: Tensor,
+        jaccard: Tensor,
+        batch: Batch,
+        clicks: Sequence[np.ndarray],
+        generators: Sequence[np.random.Generator],
+    ) -> tuple[Tensor, list[np.ndarray]]:
+        """The masks that are corrected [B, H, W], and the clicks with one more each."""
+        # at test time g or the user chooses: let f meet its best mask and its first one
+        first = torch.tensor([bool(rng.random() < 0.5) for rng in generators])
+        chosen = torch.where(first.to(masks.device), 0, jaccard.argmin(1))
+        index = torch.arange(len(clicks), device=masks.device)
+        predicted = (enlarged[index, chosen] >= 0.5).cpu().numpy()
         targets = batch.targets.cpu().numpy()
-        index = torch.arange(len(clicks), device=base.device)
         stride = self.config.crop.supervision_stride
-        previous = None
-        for _ in range(rounds):
-            masks, _, _ = self._masks(base, clicks, previous)
-            enlarged = _enlarge(masks, batch.targets.shape[1:])
-            best = self._mask_losses(enlarged, batch.targets, clicks)[0].argmin(1)
-            # at test time g or the user chooses: let f meet its best mask and its first one
-            first = torch.tensor([bool(rng.random() < 0.5) for rng in generators])
-            chosen = torch.where(first.to(best.device), 0, best)
-            previous = masks[index, chosen]
-            predicted = (enlarged[index, chosen] >= 0.5).cpu().numpy()
-            for number, rng in enumerate(generators):
-                click = correction_click(predicted[number], targets[number], rng)
-                if click is not None:
-                    y, x, label = click
-                    # the middle of the target's pixel, in pixels of the crop
-                    row = [(y + 0.5) * stride - 0.5, (x + 0.5) * stride - 0.5, label]
-                    clicks[number] = np.vstack([clicks[number], np.asarray([row], np.float32)])
-        return clicks, previous
+        continued = list(clicks)
+        for number, rng in enumerate(generators):
+            click = correction_click(predicted[number], targets[number], rng)
+            if click is not None:
+                y, x, label = click
+                # the middle of the target's pixel, in pixels of the crop
+                row = [(y + 0.5) * stride - 0.5, (x + 0.5) * stride - 0.5, label]
+                continued[number] = np.vstack([clicks[number], np.asarray([row], np.float32)])
+        return masks[index, chosen], continued
 
     def _mask_losses(
         self, masks: Tensor, targets: Tensor, clicks: Sequence[np.ndarray]
     ) -> tuple[Tensor, Tensor]:
-        """(Jaccard losses [B, M], click penalties [B, M])."""
+        """(Jaccard losses [B, M], click penalties [B, M]).
+
+        Clicks that slipped off the object are not held against the masks, and a stroke of many
+        points counts like a few clicks.
+        """
         stride = self.config.crop.supervision_stride
-        if self.config.loss.native:
-            return mask_losses(masks, targets, clicks, stride)
-        padded = pad_clicks(clicks).to(masks.device)
-        return jaccard_losses(masks, targets), click_penalties(masks, padded, stride)
+        truths = targets.cpu().numpy()
+        kept, share = [], []
+        for rows, truth in zip(clicks, truths, strict=True):
+            cells = click_cells(rows, stride, truth.shape)
+            right = truth[cells[:, 0], cells[:, 1]] == rows[:, 2]
+            kept.append(rows[right])
+            share.append(min(1.0, MANY_CLICKS / max(int(right.sum()), 1)))
+        jaccard, penalty = mask_losses(masks, targets, kept, stride)
+        return jaccard, penalty * torch.tensor(share, device=penalty.device)[:, None]
 
     def _segment_loss(
         self, masks: Tensor, jaccard: Tensor, penalty: Tensor, targets: Tensor
@@ -169,7 +180,9 @@ class Objective(nn.Module):
         else:
             per_mask = per_mask + l1_losses(masks, targets)
         if loss.cross_entropy_weight:
-            per_mask = per_mask + loss.cross_entropy_weight * cross_entropy_losses(masks, targets)
+            per_mask = per_mask + loss.cross_entropy_weight * cross_entropy_losses(
+                masks, targets, focus=loss.focus, edge_weight=loss.edge_weight
+            )
         best, _ = hindsight(per_mask)
         return (best + ranked_diversity(jaccard, loss.diversity_weight)).mean()
 

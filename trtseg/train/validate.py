@@ -83,14 +83,13 @@ class _Session:
 
 
 def validate(
-    network: LatentDiversity, config: ValidationConfig, bf16: bool, by_rank: bool
+    network: LatentDiversity, config: ValidationConfig, *, by_rank: bool
 ) -> dict[str, float]:
     """Mean metrics of a network over the chosen objects.
 
     Args:
         network: on the device that shall run it; put into evaluation mode.
         config: which objects, how many clicks.
-        bf16: run it in bfloat16.
         by_rank: take the first mask instead of the one that g selects.
 
     Returns:
@@ -98,7 +97,7 @@ def validate(
         "iou@1": of the selected mask after one click; "best_iou@1": of the best candidate;
         "seconds_per_image": of the network: encoding, and all clicks of one object.
     """
-    predictor = Predictor(network, bf16=bf16, by_rank=by_rank)
+    predictor = Predictor(network, by_rank=by_rank)
     ious, best, seconds = [], [], 0.0
     samples = choose_objects(config)
     for _, members in itertools.groupby(samples, key=lambda sample: sample.source.path):

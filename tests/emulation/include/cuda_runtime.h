@@ -100,6 +100,11 @@ inline int atomicMax(int* address, int value) {
   if (value > old) *address = value;
   return old;
 }
+inline int atomicAdd(int* address, int value) {
+  const int old = *address;
+  *address += value;
+  return old;
+}
 // The runtime API, as far as csrc calls it. There is one device, and it is always ready.
 enum cudaError_t {
   cudaSuccess = 0,

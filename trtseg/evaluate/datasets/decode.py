@@ -10,7 +10,7 @@ import numpy as np
 from trtseg.atomic import read_file
 from trtseg.errors import DatasetError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LARGEST_BYTES = 2**30
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -30,8 +30,11 @@ def read_bytes(path: Path) -> bytes:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
     if not data:
         raise DatasetError(f"{path}: the file is empty")
-    if (data.startswith(_PNG) and b"IEND" not in data[-1024:]) or (
-        data.startswith(b"\xff\xd8") and not _ends_as_jpeg(data)
+    if (
+        (data.startswith(_PNG) and b"IEND" not in data[-1024:])
+        or (data.startswith(b"\xff\xd8") and not _ends_as_jpeg(data))
+        # a RIFF file (WebP) says at its beginning how long it is
+        or (data.startswith(b"RIFF") and len(data) < 8 + int.from_bytes(data[4:8], "little"))
     ):
         raise DatasetError(f"{path}: the file is truncated")
     return data

@@ -1,0 +1,89 @@
+"""Prompts on the grid: what the networks are told of clicks, strokes, boxes and loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from trtseg.runtime.region import fill_outline, region_map
+from trtseg.types import Click, Prompt, Region, Stroke, grid_points
+
+# cells between two points of a stroke: a distance to it is off by at most a cell and a half
+SPACING = 2
+# points of a stroke at most; a longer or thicker one has wider spacing
+MOST_POINTS = 256
+_SHIFT = 4  # OpenCV's fixed point: 1/16 of a cell
+
+
+@dataclass(frozen=True, eq=False)
+class GridPrompts:
+    """Prompts on the grid of a region.
+
+    Attributes:
+        positive, negative: float32 [N, 2], (y, x) in cells: S_p and S_n of LD section 2, a stroke
+            being the set of its points; the newest last of its kind.
+        region: float32 [H, W], see `region_map`: of the newest box or loop; None without one.
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
+    region: np.ndarray | None = None
+
+
+def on_grid(prompts: Sequence[Prompt], region: Region, grid: tuple[int, int]) -> GridPrompts:
+    """Prompts in image pixels on the grid of a region of the image.
+
+    Args:
+        prompts: the newest last.
+        region: over which the grid lies.
+        grid: (height, width).
+    """
+    points: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    outline = None
+    for prompt in prompts:
+        if isinstance(prompt, Click):
+            points[prompt.positive].append(grid_points([(prompt.x, prompt.y)], region, grid))
+        elif isinstance(prompt, Stroke):
+            points[prompt.positive].append(stroke_points(prompt, region, grid))
+        else:
+            outline = prompt.outline
+    around = None
+    if outline is not None:
+        around = region_map(fill_outline(grid_points(outline, region, grid), grid))
+    return GridPrompts(_joined(points[True]), _joined(points[False]), around)
+
+
+def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros((0, 2), np.float32), *parts])
+
+
+def stroke_points(stroke: Stroke, region: Region, grid: tuple[int, int]) -> np.ndarray:
+    """Points all over a stroke, float32 [N, 2], (y, x) in cells; N is at least 1.
+
+    They lie on the drawn cells, `SPACING` apart, whether or not the stroke leaves the grid; a
+    stroke that lies outside is represented by the point of it that is nearest to the grid.
+    """
+    line = grid_points(stroke.points, region, grid)
+    drawn = np.zeros(grid, np.uint8)
+    cell_px = (region[2] - region[0]) / grid[0]
+    thickness = max(1, round(2 * stroke.radius_px / cell_px))
+    limit = float(max(grid)) * 4
+    fixed = np.round(np.clip(line[:, ::-1], -limit, limit) * (1 << _SHIFT)).astype(np.int32)
+    cv2.polylines(drawn, [fixed], False, 1, thickness, cv2.LINE_8, _SHIFT)
+    cells = np.argwhere(drawn)
+    if len(cells) == 0:
+        last = np.array(grid, np.float32) - 1
+        away = np.maximum(np.maximum(-line, line - last), 0)
+        return line[[int(np.square(away).sum(1).argmin())]]
+    spacing = SPACING
+    if thickness > 1:
+        spacing = max(spacing, math.ceil(math.sqrt(len(cells) / MOST_POINTS)))
+        lattice = (cells % spacing == 0).all(1)
+        if lattice.any():
+            return cells[lattice].astype(np.float32)
+    step = max(spacing, math.ceil(len(cells) / MOST_POINTS))
+    return cells[::step].astype(np.float32)

@@ -1,0 +1,67 @@
+"""Which candidate to show once the user has chosen one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trtseg.runtime.prompts import on_grid
+from trtseg.runtime.session.focus import resample
+from trtseg.types import Prompt, Region
+
+EVIDENCE = 0.1  # of the grid's longer side: how far around a new click agreement is not asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Preference:
+    """The candidate that the user selected.
+
+    Attributes:
+        region: where its map lies.
+        probability: float32 [H, W] on the base grid.
+        clicks: how many clicks there were at that time.
+    """
+
+    region: Region
+    probability: np.ndarray
+    clicks: int
+
+    def choose(
+        self, candidates: np.ndarray, region: Region, clicks: Sequence[Prompt], threshold: float
+    ) -> int:
+        """The candidate that keeps to the selected one as far as the clicks agree.
+
+        First come the candidates that violate the fewest clicks (a click is violated when the
+        cell under it is on the wrong side of the threshold). Among them, the one with the highest
+        relaxed intersection over union with the selected one, leaving out the cells around the
+        clicks that came after the choice: there the user asked for a change. The lowest index
+        wins a tie.
+
+        Args:
+            candidates: [M, H, W] on the base grid of `region`.
+            region: where the candidates lie.
+            clicks: all clicks, the newest last.
+            threshold: probability from which a cell is object.
+        """
+        grid = candidates.shape[1:]
+        violations = np.zeros(len(candidates), int)
+        drawn = on_grid(clicks, region, grid)
+        for positive, points in ((True, drawn.positive), (False, drawn.negative)):
+            cells = np.floor(points + 0.5)
+            rows, columns = np.clip(cells, 0, np.array(grid) - 1).astype(int).T
+            violations += ((candidates[:, rows, columns] >= threshold) != positive).sum(1)
+        agree = np.ones(grid, bool)
+        radius = EVIDENCE * max(grid)
+        y, x = np.ogrid[: grid[0], : grid[1]]
+        newer = on_grid(clicks[self.clicks :], region, grid)
+        for cy, cx in np.concatenate([newer.positive, newer.negative]):
+            agree &= (y - cy) ** 2 + (x - cx) ** 2 > radius**2
+        wanted = resample(self.probability, self.region, region)[agree]
+        overlaps = []
+        for values in candidates[:, agree].astype(np.float32):
+            union = float(np.maximum(values, wanted).sum())
+            overlaps.append(float(np.minimum(values, wanted).sum()) / union if union else 1.0)
+        order = sorted(range(len(candidates)), key=lambda m: (violations[m], -overlaps[m], m))
+        return order[0]

@@ -1,0 +1,224 @@
+"""The state of a session after each of its events, and how one follows from another.
+
+A state is a pure function of the list of events: nothing else enters. Undo and redo move along the
+list; they compute nothing and are exact.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+
+from trtseg.runtime.encoded import EncodedImage
+from trtseg.runtime.engine import Array
+from trtseg.runtime.pipeline import Candidates, Pipeline
+from trtseg.runtime.session.choice import Preference
+from trtseg.runtime.session.focus import covers, focus_region, object_box, resample, seam_weight
+from trtseg.runtime.session.observation import Adapter, Weights, observe
+from trtseg.types import Click, Region, Timing
+
+KEPT_CROPS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A state; its arrays are never written again.
+
+    Attributes:
+        clicks: all clicks that count, the oldest first.
+        region: where `candidates` lie in the image.
+        candidates: probabilities [M, H, W] on the base grid; None while nothing is selected.
+        scores: float32 [M] of the selector.
+        selected: index of the map that is shown; -1 while nothing is selected.
+        wide: the last map [H, W] over all that was encoded, before any focus crop.
+        surround: in a crop, what its border fades into, float32 [H, W].
+        preference: the candidate that the user chose, if any.
+        given: a mask that was set, packed by `np.packbits`; shown as it is.
+        box: around the mask in the image; filled in when the mask has been composed.
+        weights: what the adapter made of the clicks up to here.
+        composed: uint8 of the region's size, the mask of the map that is shown, where the click
+            has made it on its way; dropped when it has been shown.
+    """
+
+    region: Region
+    clicks: tuple[Click, ...] = ()
+    candidates: Array | None = None
+    scores: np.ndarray | None = None
+    selected: int = -1
+    wide: Array | None = None
+    surround: np.ndarray | None = None
+    preference: Preference | None = None
+    given: np.ndarray | None = None
+    box: Region | None = None
+    weights: Weights = None
+    composed: np.ndarray | None = None
+
+
+class Stepper:
+    """Makes snapshots for one session."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        encoded: EncodedImage,
+        *,
+        focus: bool,
+        adapter: Adapter | None = None,
+    ) -> None:
+        self.encoded = encoded
+        self._pipeline, self._adapter = pipeline, adapter
+        self._focus = focus and encoded.source is not None
+        self._crops: OrderedDict[Region, EncodedImage] = OrderedDict()
+
+    def start(self) -> Snapshot:
+        """The state before any event."""
+        weights = None if self._adapter is None else self._adapter.start()
+        return Snapshot(self.encoded.region, weights=weights)
+
+    def click(self, before: Snapshot, click: Click) -> tuple[Snapshot, Timing]:
+        """The state after one more click; `before` is left as it is, whatever happens."""
+        pipeline = self._pipeline
+        memory = pipeline.engines.memory
+        clicks = (*before.clicks, click)
+        region = self._region(before, click)
+        encoded, focus_encode_ms = self._encoding(region)
+        previous, surround = self._carry(before, region)
+        start = perf_counter()
+        weights, engine = before.weights, None
+        if self._adapter is not None:
+            shown = None if previous is None else memory.host(previous)
+            observation = observe(encoded, clicks, shown, before.selected)
+            weights = self._adapter.adapt(weights, observation)
+            engine = self._adapter.engine(weights)
+        adapt_ms = (perf_counter() - start) * 1e3 if self._adapter is not None else 0.0
+        # Only the selector's own choice, unfaded, is known before the host has seen the candidates.
+        leads = surround is None and before.preference is None
+        found = pipeline.click(encoded, clicks, previous, engine, compose=leads)
+        candidates = found.probabilities
+        if surround is not None:
+            candidates = self._fade(candidates, surround, region)
+        selected = self._choose(before, found, candidates, region, clicks)
+        after = Snapshot(
+            region=region,
+            clicks=clicks,
+            candidates=candidates,
+            scores=found.scores,
+            selected=selected,
+            wide=candidates[selected] if surround is None else before.wide,
+            surround=surround,
+            preference=before.preference,
+            weights=weights,
+            composed=found.mask,
+        )
+        return after, Timing(
+            focus_encode_ms=focus_encode_ms,
+            adapt_ms=adapt_ms,
+            guidance_ms=found.guidance_ms,
+            segment_ms=found.segment_ms,
+            select_ms=found.select_ms,
+        )
+
+    def select(self, before: Snapshot, index: int) -> Snapshot:
+        """The state in which the user prefers candidate `index`."""
+        candidates: Any = before.candidates  # the caller has checked that there is an `index`
+        chosen = np.array(self._pipeline.engines.memory.host(candidates[index]), np.float32)
+        return replace(
+            before,
+            selected=index,
+            wide=candidates[index] if before.surround is None else before.wide,
+            preference=Preference(before.region, chosen, len(before.clicks)),
+            box=None,
+        )
+
+    def set_mask(self, before: Snapshot, mask: np.ndarray) -> Snapshot:
+        """The state that continues from a mask, bool [H, W]; earlier clicks no longer count."""
+        encoded = self.encoded
+        y0, x0, y1, x1 = encoded.region
+        height, width = self._pipeline.grid(encoded.working_size)
+        inside = np.ascontiguousarray(mask[y0:y1, x0:x1]).view(np.uint8)
+        method = cv2.INTER_AREA if height * width < inside.size else cv2.INTER_LINEAR
+        small = cv2.resize(inside * np.uint8(255), (width, height), interpolation=method)
+        small = small.astype(np.float32) / 255
+        candidates = self._pipeline.engines.memory.array(small[None])
+        return Snapshot(
+            region=encoded.region,
+            candidates=candidates,
+            scores=np.zeros(1, np.float32),
+            selected=0,
+            wide=candidates[0],
+            given=np.packbits(mask),
+            weights=before.weights,
+        )
+
+    def _region(self, before: Snapshot, click: Click) -> Region:
+        whole = self.encoded.region
+        if not self._focus or before.candidates is None:
+            return whole
+        box = object_box(before.box, (*before.clicks, click))
+        return focus_region(
+            whole, before.region, box, max(self.encoded.working_size)
+        )
+
+    def _encoding(self, region: Region) -> tuple[EncodedImage, float]:
+        if region == self.encoded.region:
+            return self.encoded, 0.0
+        # Popped and put back: two threads of one session at worst encode the same crop twice.
+        crop = self._crops.pop(region, None)
+        encode_ms = 0.0
+        if crop is None:
+            assert self.encoded.source is not None  # or there would be no focus
+            crop = self._pipeline.encode(self.encoded.source, region, self.encoded.working_size)
+            encode_ms = crop.encode_ms
+        self._crops[region] = crop
+        while len(self._crops) > KEPT_CROPS:
+            try:
+                self._crops.popitem(last=False)
+            except KeyError:
+                break
+        return crop, encode_ms
+
+    def _carry(
+        self, before: Snapshot, region: Region
+    ) -> tuple[Array | None, np.ndarray | None]:
+        """(previous map, surround) for a click on `region`."""
+        if before.candidates is None:
+            return None, None
+        memory, whole = self._pipeline.engines.memory, self.encoded.region
+        shown = before.candidates[before.selected]
+        if region == before.region:
+            return shown, before.surround
+        carried = resample(memory.host(before.wide), whole, region)
+        if before.region != whole:
+            finer = resample(memory.host(shown), before.region, region)
+            carried = np.where(covers(carried.shape, before.region, region), finer, carried)
+        return memory.array(carried), None if region == whole else carried
+
+    def _fade(self, candidates: Array, surround: np.ndarray, region: Region) -> Array:
+        """Candidates of a crop, fading into what surrounds it."""
+        memory = self._pipeline.engines.memory
+        weight = seam_weight(surround.shape, region, self.encoded.region)
+        values = memory.host(candidates)
+        faded = surround + weight * (values.astype(np.float32) - surround)
+        result = memory.array(faded.astype(values.dtype, copy=False))
+        if isinstance(result, np.ndarray):
+            result.flags.writeable = False
+        return result
+
+    def _choose(
+        self,
+        before: Snapshot,
+        found: Candidates,
+        candidates: Array,
+        region: Region,
+        clicks: tuple[Click, ...],
+    ) -> int:
+        if before.preference is None:
+            return int(found.scores.argmax())
+        values = self._pipeline.engines.memory.host(candidates)
+        threshold = self._pipeline.manifest.threshold
+        return before.preference.choose(values, region, clicks, threshold)

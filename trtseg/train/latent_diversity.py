@@ -1,0 +1,140 @@
+"""Latent diversity as a task of the trainer: f with its encoder, then g on the frozen f."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from trtseg import bundle as bundles
+from trtseg.nn.bundle_weights import bundle_weights
+from trtseg.nn.checkpoint import assign
+from trtseg.nn.checkpoint import weights as checkpoint_weights
+from trtseg.nn.efficientnet_lite import EfficientNetLite2
+from trtseg.nn.mobilenet import MobileNetV2
+from trtseg.nn.network import LatentDiversity
+from trtseg.train.config import BUNDLE_PREFIX, TrainConfig
+from trtseg.train.data import Batch, Crops, StepSampler, collate
+from trtseg.train.images import LabelledImages
+from trtseg.train.objective import Objective
+from trtseg.train.parallel import Parallel, ignore_interruption
+from trtseg.train.trainer import Stage
+from trtseg.train.validate import validate
+
+
+class LatentDiversityTask:
+    """What `Trainer` asks for, of one configuration."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.seed = config, config.seed
+        self.images = LabelledImages(config.data)
+        torch.manual_seed(config.seed)
+        self.network = LatentDiversity(config.network)
+        if config.initial_weights is not None:
+            initialise(self.network, config.initial_weights, config.initial_encoder_only)
+
+    def stages(self, world: int) -> Sequence[Stage]:
+        config = self.config
+        return [
+            stage.stage(
+                # the paper's two stages are called by what they train
+                stage.trains if not number else f"{stage.trains}-{number + 1}"
+                if any(other.trains == stage.trains for other in config.stages[:number])
+                else stage.trains,
+                len(self.images), config.batch * world, config.clip_norm, config.ema,
+            )
+            for number, stage in enumerate(config.stages)
+            if stage.trains == "segment" or self.network.select is not None
+        ]
+
+    def objective(self, stage: Stage) -> nn.Module:
+        return Objective(self.network, self.config, _trained(stage))
+
+    def batches(
+        self, first: int, count: int, parallel: Parallel, workers: int
+    ) -> Iterable[Batch]:
+        config = self.config
+        crops = Crops(
+            self.images, config.crop, config.clicks, config.network.base_stride, config.seed
+        )
+        sampler = StepSampler(first, first + count, config.batch, parallel.rank, parallel.world)
+        return DataLoader(
+            crops, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+            worker_init_fn=ignore_interruption,
+        )
+
+    def validate(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, float] | None:
+        config = self.config
+        if not config.validation.paths:
+            return None
+        network = LatentDiversity(config.network)
+        network.load_state_dict(dict(state))
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return validate(network, config.validation, by_rank=_trained(stage) == "segment")
+
+    def record(self) -> dict[str, Any]:
+        return {"network": self.config.network.to_dict(), "train": self.config.to_dict()}
+
+
+def _trained(stage: Stage) -> str:
+    return stage.name.split("-")[0]
+
+
+def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> None:
+    """Load ImageNet weights (a file, or torchvision's URL), or a network of ours.
+
+    A network of ours may have more candidates than `network`: their order is a ranking (LD
+    eq. 7), so that the first of them are taken, and g begins anew.
+
+    Args:
+        network: receives the weights.
+        source: see `TrainConfig.initial_weights`.
+        encoder_only: of a network of ours, take the encoder alone.
+
+    Raises:
+        BundleError, CheckpointError: the source is missing, damaged or of another network.
+        ValueError: the network has no encoder that could take them.
+    """
+    if source.startswith(BUNDLE_PREFIX) or Path(source).is_dir():
+        if source.startswith(BUNDLE_PREFIX):
+            _, state = bundle_weights(bundles.read(source.removeprefix(BUNDLE_PREFIX)))
+        else:
+            _, state = checkpoint_weights(source)
+        if not encoder_only:
+            state = _first_candidates(network, state)
+        else:
+            state = network.state_dict() | {
+                name: tensor for name, tensor in state.items() if name.startswith("encoder.")
+            }
+        assign(network, state, source)
+        return
+    if network.encoder is None:
+        raise ValueError("initial_weights: encoder 'none' has no backbone to take them")
+    backbone = network.encoder.backbone
+    if isinstance(backbone, MobileNetV2 | EfficientNetLite2):
+        backbone.load_imagenet(source)
+    elif source.endswith(".npz"):
+        backbone.load_caffe(source)
+        # Caffe's network was trained on 0..255: its features reach the thousands
+        backbone.scale_features(1 / 255)
+    elif "://" in source:
+        backbone.load_torchvision_url(source)
+    else:
+        backbone.load_torchvision_file(source)
+
+
+def _first_candidates(network: LatentDiversity, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` as it is, or cut to the candidates of `network`, with that network's own g."""
+    head = "segment.head."
+    wanted = network.config.candidates
+    if not 0 < wanted < len(state.get(f"{head}bias", ())):
+        return state
+    own = {key: value for key, value in network.state_dict().items() if key.startswith("select.")}
+    kept = {key: value for key, value in state.items() if not key.startswith("select.")}
+    return own | {
+        key: value[:wanted] if key.startswith(head) else value for key, value in kept.items()
+    }
