@@ -109,7 +109,7 @@ def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path):
         ({"image": 5}, "image: expected an object, got 5"),
         ({"evil": 1}, "unknown evil"),
         ({"bf16": "x"}, "bf16: expected true or false"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "config|recursion|JSON|depth"),
         ("[1]", "expected an object"),
     ],
 )

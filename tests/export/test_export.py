@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import grid_config
 from onnx import numpy_helper
 
 from trtseg import Segmenter, bundle
@@ -23,7 +24,8 @@ SMALL = {"width": 8, "dilations": (1, 2, 1), "select_width": 8, "select_dilation
 # exporting a backbone takes seconds: one variant has one, the others see the image alone
 PLAIN = {**SMALL, "encoder": "none", "previous_mask": True}
 VARIANTS = {
-    "lite": lite_config(**SMALL),
+    "grid": grid_config(**SMALL),
+    "lite": lite_config(map_widths=(8, 8, 8), neck_widths=(8,) * 5, width=8, select_width=8),
     "paper": NetworkConfig(**PLAIN),
     "pooled": NetworkConfig(**PLAIN, select_pooling="disagreement"),
     "rank": NetworkConfig(**PLAIN, select="rank"),

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from networks import grid_config  # noqa: E402
+
 from trtseg import bundle as bundles  # noqa: E402
 from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
@@ -23,8 +25,9 @@ SIZE = (64, 96)
 SMALL = {"working_long_side_px": 96}
 CONFIGS = {
     "lite": lite_config(**SMALL),
-    "rank": lite_config(select="rank", **SMALL),
-    "image": lite_config(
+    "rank": grid_config(select="rank", **SMALL),
+    "grid": grid_config(**SMALL),
+    "image": grid_config(
         base_stride=1, image_term=True, select_inputs=("image", "guidance", "masks"), **SMALL
     ),
 }

@@ -77,7 +77,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(
 ) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(32766, 32766))
-    monkeypatch.setattr(cv2, "imdecode", None)
+    monkeypatch.setattr(cv2, "imdecodeWithMetadata", None)
     with pytest.raises(ValueError, match="expected at most 180,000,000 pixels, got 32766 x 32766"):
         load_image(path)
 

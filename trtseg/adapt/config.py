@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-
-from trtseg.parse import build, short
 
 GUIDANCE = ("all", "subset", "earlier", "replay")
 MASK_LOSSES = ("cross-entropy", "jaccard")
@@ -102,15 +99,3 @@ class AdaptConfig:
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
 
-
-def config_from_json(text: str) -> AdaptConfig:
-    """A configuration from JSON.
-
-    Raises:
-        ValueError: not JSON, a name is unknown, or a value is not allowed.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"adaptation: not JSON: {short(error)}") from None
-    return build(AdaptConfig, values, "adaptation")

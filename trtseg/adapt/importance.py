@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from trtseg.adapt.config import AdaptConfig, config_from_json
+from trtseg.adapt.config import AdaptConfig
 from trtseg.atomic import read_file, write_atomically
 from trtseg.bundle import Bundle
 from trtseg.errors import BundleError
-from trtseg.parse import short
+from trtseg.parse import build, short
 
 FORMAT = "1"
 LARGEST_BYTES = 2**30
@@ -136,10 +136,16 @@ def chosen_config(bundle: Bundle) -> AdaptConfig:
     path = importance_path(bundle)
     if not path.is_file():
         return AdaptConfig()
-    _, notes = read_importance(path, bundle.fingerprint)
-    if "config" not in notes:
-        return AdaptConfig()
+    return noted_config(path, read_importance(path, bundle.fingerprint)[1])
+
+
+def noted_config(path: Path, notes: Mapping[str, str]) -> AdaptConfig:
+    """The hyperparameters among the notes of an importance file; the paper's without any.
+
+    Raises:
+        BundleError: they cannot be read.
+    """
     try:
-        return config_from_json(notes["config"])
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}") from error
+        return build(AdaptConfig, json.loads(notes.get("config", "{}")), "config")
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: {short(error, 200)}") from error

@@ -29,7 +29,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Guidance:
-    """How clicks become channels; see `trtseg.runtime.guidance`.
+    """How clicks become channels; see `trtseg.runtime.pipeline.guidance_maps`.
 
     Attributes:
         channels: 4 (S_p, S_n, T_p, T_n), and one each for the previous mask and the region.
