@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import onnxruntime
 import torch
 
 from trtseg import bundle
+from trtseg.atomic import file_sha256
 from trtseg.errors import BundleError, EngineError
 from trtseg.export.graphs import network_graphs
 from trtseg.export.scale import fit_features_to_half
@@ -193,7 +193,5 @@ def provenance(state: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
         "step": state.get("step"),
         "samples": state.get("samples"),
         "minutes": round(float(state.get("seconds", 0)) / 60, 1),
-        "tensors_sha256": hashlib.sha256(
-            (checkpoint / "tensors.safetensors").read_bytes()
-        ).hexdigest(),
+        "tensors_sha256": file_sha256(checkpoint / "tensors.safetensors"),
     }

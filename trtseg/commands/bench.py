@@ -18,6 +18,7 @@ import numpy as np
 
 from trtseg import __version__
 from trtseg import bundle as bundles
+from trtseg.atomic import write_atomically
 from trtseg.benchmark import peer as peer_script
 from trtseg.benchmark import report
 from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
@@ -37,7 +38,6 @@ from trtseg.commands.extras import require
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
 from trtseg.machine import describe, peak_memory_mib, physical_cores
-from trtseg.runtime.atomic_file import write_atomically
 from trtseg.runtime.engine import Engine, Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
 from trtseg.runtime.onnxruntime import PROVIDERS

@@ -11,6 +11,7 @@ import onnxruntime
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.machine import physical_cores
+from trtseg.parse import short
 from trtseg.runtime.engine import (
     Availability,
     Engines,
@@ -117,6 +118,8 @@ class OnnxEngine:
         options.log_severity_level = 3
         # The networks run in turn: a pool that kept spinning after its turn would slow the next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Never its own format, which is not checked for what it holds.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         self.name = name
         self._on_cpu = providers == [PROVIDERS["cpu"]]
         try:
@@ -212,4 +215,4 @@ class OnnxBinding:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return short(text.splitlines()[0], 400) if text else type(error).__name__
