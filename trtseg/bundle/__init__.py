@@ -39,7 +39,8 @@ from trtseg.parse import quoted
 
 __all__ = [
     "FORMAT", "LARGEST_BYTES", "MANIFEST", "MODELS", "SELECT_INPUTS",
-    "Bundle", "Guidance", "ImageMap", "Manifest", "find", "names", "read", "write",
+    "Bundle", "Guidance", "ImageMap", "Manifest",
+    "check_manifest", "find", "names", "read", "write",
 ]  # fmt: skip
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -16,16 +16,17 @@ _WIDE = 32
 class Convolution(nn.Conv2d):
     """A 3x3 layer that keeps the size of its input; values, names and initialisation of `Conv2d`.
 
-    Where it learns on a CPU in float32, the gradient of its weights is nine matrix products, one
-    for each tap: oneDNN's own for channels-last maps takes longer on AVX2, most for dilated layers
-    (`benchmarks/adaptation.py` times both).
+    Where it learns from one image on a CPU in float32, as adaptation does, the gradient of its
+    weights is nine matrix products, one for each tap: oneDNN's own for channels-last maps takes
+    longer on AVX2, most for dilated layers (`benchmarks/adaptation.py` times both). In a batch of
+    crops oneDNN's own is the faster one.
     """
 
     def __init__(self, channels_in: int, channels_out: int, dilation: int = 1) -> None:
         super().__init__(channels_in, channels_out, 3, padding=dilation, dilation=dilation)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        learns = torch.is_grad_enabled() and self.weight.requires_grad and len(input) == 1
         wide = min(self.in_channels, self.out_channels) >= _WIDE
         plain = input.dtype == self.weight.dtype == torch.float32
         if learns and wide and plain and input.is_cpu and not torch.is_autocast_enabled("cpu"):

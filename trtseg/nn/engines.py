@@ -9,13 +9,16 @@ import copy
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trtseg.bundle import Bundle, check_manifest
 from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.nn.manifest import PARAMETERS, manifest_of, parameters_of
 from trtseg.nn.network import LatentDiversity
 from trtseg.runtime.engine import (
     Engines,
@@ -25,6 +28,7 @@ from trtseg.runtime.engine import (
     Work,
     check_buffers,
 )
+from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
@@ -127,6 +131,30 @@ def load(
         select=select,
         recorder=recorder,
     )
+
+
+def segmenter(network: LatentDiversity, **options: Any) -> Segmenter:
+    """The runtime over a network as it is: what a bundle of it would show, without an export.
+
+    Args:
+        network: left as it is; a copy runs.
+        options: of `load`.
+
+    Raises:
+        As `load`; EngineError where the network does not give what a bundle's has to.
+    """
+    engines = load(network, **options)
+    roles = [role for role in ("encoder", "segment", "select") if getattr(engines, role)]
+    raw = {
+        **manifest_of(network, "network"),
+        # the engines are there already: no graph is ever read
+        "graphs": {role: {"fp32": f"{role}.onnx"} for role in roles},
+    }
+    files = dict.fromkeys((PARAMETERS, *(f"{role}.onnx" for role in roles)), b"")
+    manifest = check_manifest("network", raw, files)
+    fingerprint = f"network {id(engines)}"
+    bundle = Bundle(Path("network"), manifest, parameters_of(network), fingerprint, files)
+    return Segmenter(bundle, engines)
 
 
 # cuDNN's workspace, torch's allocator and a capture belong to one thread at a time.
