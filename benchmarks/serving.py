@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from trtseg import Segmenter
-from trtseg.benchmark.machine import describe
+from trtseg.machine import describe
 from trtseg.runtime.image import load_image
 from trtseg.serve.folder import Folder
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trtseg.runtime.atomic_file import write_atomically
-from trtseg.runtime.file_lock import locked
+from trtseg.atomic import write_atomically
+from trtseg.file_lock import locked
 from trtseg.serve import records
 from trtseg.serve.records import PhotoRecord
 from trtseg.serve.refusals import NotFound, NotStored

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from trtseg.atomic import write_atomically
 from trtseg.evaluate import curves
 from trtseg.evaluate.metrics import bootstrap_interval, clicks_to_reach, failures
-from trtseg.runtime.atomic_file import write_atomically
 from trtseg.serve.users.study import StudyConfig, read_log, tasks_of
 
 
