@@ -13,6 +13,7 @@ The house, from the ground up; a room imports only from those above it in this l
     nn              the networks in torch, their losses, checkpoints
     adapt           learning from corrections while one clicks
     evaluate        data sets, simulated users, metrics, methods, studies; no torch
+    serve           the page, the API, annotation tools, the study with people; no torch
     train           from images with masks to a checkpoint
     export          from a checkpoint to a bundle, a Triton repository
     benchmark       latency by stage, and the floor under it
