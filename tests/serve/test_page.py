@@ -269,10 +269,10 @@ def test_touch(browser, running: Running) -> None:
 
 
 def test_a_hostile_file_is_told_in_words(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "evil.png").write_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(2000))
+    (tmp_path / "evil.png").write_bytes(png(picture())[:60] + os.urandom(2000))
     page.tab.set_input_files("#files", str(tmp_path / "evil.png"))
     page.tab.locator(".toast").wait_for()
-    assert "xpected an image" in page.tab.locator(".toast").text_content()
+    assert "cannot be read" in page.tab.locator(".toast").text_content()
     good = tmp_path / "<img src=x onerror=alert(1)>.png"
     good.write_bytes(png(picture(5)))
     page.tab.set_input_files("#files", str(good))
