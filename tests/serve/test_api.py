@@ -260,6 +260,19 @@ def test_previews_answer_the_newest_alone(client: Client, workspace: Workspace) 
     assert client("GET", one)["object"]["at"] == 1
 
 
+def test_who_leaves_in_the_middle_hurts_nobody(client: Client, capfd) -> None:
+    _, one = begin(client)
+    address = f"ws://127.0.0.1:{client.port}{one}/preview?token={TOKEN}"
+    for _ in range(5):
+        with connect(address) as ws:
+            ws.send(json.dumps({"id": 1, "x": 5, "y": 5}))
+            ws.socket.close()
+    with connect(address) as ws:
+        ws.send(json.dumps({"id": 2, "x": 5, "y": 5}))
+        assert json.loads(ws.recv(timeout=10))["id"] == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_previews_ask_for_the_token_too(client: Client) -> None:
     _, one = begin(client)
     address = f"ws://127.0.0.1:{client.port}{one}/preview"

@@ -39,7 +39,10 @@ async def preview(websocket: WebSocket) -> None:
             text = waiting.pop()
             answer = await _answer(websocket, text)
             if answer is not None:
-                await websocket.send_text(json.dumps(answer))
+                try:
+                    await websocket.send_text(json.dumps(answer))
+                except (WebSocketDisconnect, RuntimeError):  # it has gone meanwhile
+                    group.cancel_scope.cancel()
             elif not waiting:
                 await anyio.sleep(_AGAIN_S)
                 if not waiting:
