@@ -32,7 +32,7 @@ from trtseg.errors import (
     EngineError,
     TrtsegError,
 )
-from trtseg.types import Click
+from trtseg.types import Box, Click, Lasso, Stroke
 
 if TYPE_CHECKING:
     from trtseg.runtime.encoded import EncodedImage
@@ -45,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailable",
+    "Box",
     "BundleError",
     "CheckpointError",
     "Click",
@@ -52,10 +53,12 @@ __all__ = [
     "EncodedImage",
     "EncodingCache",
     "EngineError",
+    "Lasso",
     "Prediction",
     "Predictor",
     "Segmenter",
     "Session",
+    "Stroke",
     "TrtsegError",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,23 @@ class Picture:
         """A uint8 [H, W, 3] copy in RGB order, without alpha."""
         pixels = _as_bytes(_plain(on_host(self.pixels)))
         return np.array(_order_rgb(pixels, self.image_format)[..., :3], order="C")
+
+    def digest(self) -> str:
+        """Hexadecimal hash of the size, the kind and the values of the pixels.
+
+        Neither the order of the channels nor strides enter: RGB and BGR of one image agree.
+        """
+        pixels = _plain(on_host(self.pixels))
+        digest = hashlib.blake2b(digest_size=20)
+        kind = CHANNELS[self.image_format], pixels.dtype.str, pixels.shape[:2]
+        digest.update(repr(kind).encode())
+        rows = max(1, 2**24 // max(1, pixels[:1].nbytes))  # what is reordered is copied by pieces
+        for start in range(0, pixels.shape[0], rows):
+            part = pixels[start : start + rows]
+            if self.image_format != "GRAY":
+                part = _order_rgb(part, self.image_format)
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
 
     def alpha(self) -> np.ndarray | None:
         """How opaque each pixel is, uint8 [H, W]; None for formats that are opaque."""

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import trtseg
-from trtseg import EngineError, Segmenter
+from trtseg import Click, EngineError, Segmenter
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.session import Session
 
@@ -95,7 +95,7 @@ CALLS: dict[str, Callable[[Session], object]] = {
     "set_mask": lambda s: s.set_mask(np.ones(s.encoded.image_size, bool)),
     "reset": lambda s: s.reset(),
     "submit_click": lambda s: s.submit_click(5, 5, False).result(20),
-    "preview": lambda s: s.preview(5, 5, False),
+    "preview": lambda s: s.preview(Click(5, 5, False)),
 }
 
 

@@ -12,7 +12,7 @@ from trtseg.runtime.image import Picture, as_picture
 from trtseg.runtime.session import outlines
 from trtseg.runtime.session.compose import box_of, compose, compose_probability
 from trtseg.runtime.session.snapshot import Snapshot
-from trtseg.types import Click, Region, Timing, flip_axes
+from trtseg.types import Click, Prompt, Region, Timing, flip_axes
 
 
 class Prediction:
@@ -31,7 +31,9 @@ class Prediction:
             the overlap with the object to expect (of a model that selects as the paper does, the
             probability to be the best one). Empty before the first click, [0] after
             `set_mask`, 0 without a selector.
-        clicks: the clicks that led here.
+        prompts: those that led here, the oldest first.
+        obeyed: whether the networks gave every clicked pixel, and every stroke, its label by
+            themselves. False where the mask was made to, by the smallest change.
         timing: what it took.
         snapshot: what the session goes on from; not for callers.
     """
@@ -50,11 +52,17 @@ class Prediction:
         self.changed = None if changed is None else flip_axes(changed)
         self.selected = snapshot.selected
         self.scores = _scores(snapshot.scores)
-        self.clicks: tuple[Click, ...] = snapshot.clicks
+        self.prompts: tuple[Prompt, ...] = snapshot.prompts
+        self.obeyed = snapshot.selected < 0 or snapshot.obeyed[snapshot.selected]
         self.timing = timing
         self.snapshot, self._threshold, self._source = snapshot, threshold, source
         self._memory = memory
         self._size = mask.shape
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """Those of `prompts` that are clicks."""
+        return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
@@ -94,7 +102,7 @@ class Prediction:
 
     @cached_property
     def grid_probabilities(self) -> np.ndarray:
-        """float32 [M, h, w]: all candidates as the network gave them, over `grid_region`."""
+        """float32 [M, h, w]: all candidates on the networks' grid, over `grid_region`."""
         candidates = self.snapshot.candidates
         if candidates is None:
             return _read_only(np.zeros((0, 1, 1), np.float32))
@@ -148,7 +156,7 @@ class Prediction:
     def __repr__(self) -> str:
         return (
             f"Prediction(box={self.box}, selected={self.selected}, "
-            f"scores={np.round(self.scores, 3).tolist()}, clicks={len(self.clicks)})"
+            f"scores={np.round(self.scores, 3).tolist()}, prompts={len(self.prompts)})"
         )
 
 
