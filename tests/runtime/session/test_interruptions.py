@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import trtseg
-from trtseg import Click, EngineError, Segmenter
+from trtseg import Box, Click, EngineError, Segmenter, Stroke
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.session import Session
 
@@ -89,6 +89,9 @@ CALLS: dict[str, Callable[[Session], object]] = {
     "add_click with a buffer": lambda s: s.add_click(
         5, 5, False, out=np.empty(s.encoded.image_size, np.uint8)
     ),
+    "add": lambda s: s.add(Box(2, 3, 60, 50), Stroke([(5, 5), (30, 9)], False)),
+    "remove": lambda s: s.remove(0),
+    "move": lambda s: s.move(0, 50, 20),
     "undo": lambda s: s.undo(),
     "redo": lambda s: s.redo(),
     "select": lambda s: s.select(1),

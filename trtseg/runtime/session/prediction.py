@@ -62,7 +62,7 @@ class Prediction:
     @property
     def clicks(self) -> tuple[Click, ...]:
         """Those of `prompts` that are clicks."""
-        return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
+        return self.snapshot.clicks
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:

@@ -79,7 +79,7 @@ class Session:
     @property
     def clicks(self) -> tuple[Click, ...]:
         """Those of `prompts` that are clicks."""
-        return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
+        return self._state.present.clicks
 
     @property
     def can_undo(self) -> bool:

@@ -22,7 +22,7 @@ from trtseg.runtime.session.correction import enforce, keep_local
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.session.focus import covers, focus_region, object_box, resample, seam_weight
 from trtseg.runtime.session.observation import Adapter, Weights, observe
-from trtseg.types import Prompt, Region, Timing
+from trtseg.types import Click, Prompt, Region, Timing
 
 KEPT_CROPS = 2
 
@@ -65,6 +65,11 @@ class Snapshot:
     box: Region | None = None
     weights: Weights = None
     composed: np.ndarray | None = None
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """Those of the prompts that are clicks."""
+        return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
 
     @property
     def history(self) -> tuple[Snapshot, ...]:
