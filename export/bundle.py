@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
@@ -15,8 +14,10 @@ import onnxruntime
 import torch
 
 from trtseg import bundle
+from trtseg.atomic import file_sha256
 from trtseg.errors import BundleError, EngineError
 from trtseg.export.graphs import network_graphs
+from trtseg.export.scale import fit_features_to_half
 from trtseg.export.sessions import compare_sessions
 from trtseg.export.verify import Limits, beyond, verify_graphs
 from trtseg.nn.network import LatentDiversity, normalisation
@@ -105,8 +106,8 @@ def export_bundle(
     """Export a network, verify the result, and write it as a bundle.
 
     Args:
-        network: in evaluation mode, on the CPU, float32. The encoder's weights are rounded to
-            FP16 in place (see `network_graphs`).
+        network: in evaluation mode, on the CPU, float32. The encoder's weights are scaled (see
+            `fit_features_to_half`) and rounded to FP16 (see `network_graphs`) in place.
         path: a directory, or a zip file when it ends in ".trtseg".
         name: the model's name.
         training, accuracy: provenance for the manifest.
@@ -132,6 +133,7 @@ def export_bundle(
         raise FileExistsError(f"{path}: exists already")
     limits = limits or Limits()
     progress("tracing the networks")
+    fit_features_to_half(network)
     graphs = network_graphs(network)
     if not fp16:
         graphs = {role: {"fp32": by_precision["fp32"]} for role, by_precision in graphs.items()}
@@ -191,7 +193,5 @@ def provenance(state: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
         "step": state.get("step"),
         "samples": state.get("samples"),
         "minutes": round(float(state.get("seconds", 0)) / 60, 1),
-        "tensors_sha256": hashlib.sha256(
-            (checkpoint / "tensors.safetensors").read_bytes()
-        ).hexdigest(),
+        "tensors_sha256": file_sha256(checkpoint / "tensors.safetensors"),
     }

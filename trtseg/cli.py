@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from trtseg import __version__
 from trtseg.commands.arguments import Parser
+from trtseg.commands.extras import EXTRAS
 from trtseg.errors import EngineError, TrtsegError
 
 # name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
@@ -22,32 +23,27 @@ COMMANDS = {
     "build-engine": ("trtseg.commands.build_engine", "build a model's TensorRT engines"),
     "engines": ("trtseg.commands.engines", "list, verify or prune the engines that were built"),
     "bench": ("trtseg.commands.bench", "measure the latency of a model on this machine"),
-    "evaluate": ("trtseg.evaluate.command", "count the clicks a model needs on a data set"),
-    "train": ("trtseg.train.command", "train a model (needs torch)"),
-    "export": ("trtseg.export.command", "make a bundle of a trained model (needs torch)"),
+    "evaluate": ("trtseg.commands.evaluate", "count the clicks a model needs on a data set"),
+    "study": ("trtseg.commands.study", "run, list and render the studies: tables of the papers"),
+    "train": ("trtseg.commands.train", "train a model (needs torch)"),
+    "export": ("trtseg.commands.export", "make a bundle of a trained model (needs torch)"),
     "export-triton": (
-        "trtseg.export.triton_command",
+        "trtseg.commands.export_triton",
         "write a model's networks as a repository of the Triton server",
     ),
+    "export-sam": (
+        "trtseg.commands.export_sam",
+        "write a model as Segment Anything's two ONNX graphs (needs torch)",
+    ),
     "train-corrections": (
-        "trtseg.train.corrections_command",
+        "trtseg.commands.train_corrections",
         "train continuous adaptation's initial model (needs torch)",
     ),
     "importance": (
-        "trtseg.adapt.importance_command",
+        "trtseg.commands.importance",
         "compute which weights adaptation should hold on to (needs torch)",
     ),
-    "adapt-demo": (
-        "trtseg.adapt.demo_command",
-        "replay clicks over a folder with and without adaptation (needs torch)",
-    ),
-    "adapt-experiment": (
-        "trtseg.adapt.experiment_command",
-        "count clicks with and without adaptation (needs torch)",
-    ),
 }
-# Modules that an extra of the package brings.
-EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "onnxscript": "train"}
 EXAMPLES = """\
 examples:
   trtseg demo
@@ -58,6 +54,7 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 (it failed) or 2 (bad input)."""
+    _fill_closed_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = Parser(
         prog="trtseg",
@@ -67,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"trtseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    if not arguments:
+        arguments = ["--help"]
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     run = None
     try:
@@ -111,6 +110,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (OSError, ValueError):
             _discard_output()
         return status
+
+
+def _fill_closed_streams() -> None:
+    """Give what was started with closed streams (`>&-`) others that lead nowhere.
+
+    The next file that is opened would take the number of a closed one, and with it all that
+    libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest free one
+        if getattr(sys, name) is None and number > 0:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
 def _print_any_name() -> None:

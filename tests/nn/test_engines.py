@@ -9,6 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from networks import grid_config  # noqa: E402
+from tensorrt_fixture import fake_cupy  # noqa: E402
+
 from trtseg import bundle as bundles  # noqa: E402
 from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
@@ -17,14 +20,17 @@ from trtseg.nn import engines  # noqa: E402
 from trtseg.nn.config import lite_config  # noqa: E402
 from trtseg.nn.network import LatentDiversity  # noqa: E402
 from trtseg.nn.predictor import Predictor  # noqa: E402
+from trtseg.runtime.engine import TensorSpec  # noqa: E402
 from trtseg.runtime.segmenter import Segmenter  # noqa: E402
+from trtseg.runtime.tensorrt.device_memory import CudaMemory  # noqa: E402
 
 SIZE = (64, 96)
 SMALL = {"working_long_side_px": 96}
 CONFIGS = {
     "lite": lite_config(**SMALL),
-    "rank": lite_config(select="rank", **SMALL),
-    "image": lite_config(
+    "rank": grid_config(select="rank", **SMALL),
+    "grid": grid_config(**SMALL),
+    "image": grid_config(
         base_stride=1, image_term=True, select_inputs=("image", "guidance", "masks"), **SMALL
     ),
 }
@@ -48,6 +54,7 @@ def test_the_pipeline_gives_what_the_network_gives(name: str, tmp_path: Path) ->
     network, segmenter = made(name, tmp_path)
     image = picture_of(SIZE)
     pipeline = segmenter.pipeline
+    assert "CUDA" not in segmenter.engines.description
     encoded = segmenter.encode(image)
     predictor = Predictor(network)
     encoding = predictor.encode(image)
@@ -79,3 +86,72 @@ def test_names_and_types_are_checked(tmp_path: Path) -> None:
 def test_no_gpu_is_said() -> None:
     with pytest.raises(BackendUnavailable, match="torch finds no GPU"):
         engines.load(LatentDiversity(CONFIGS["rank"]))
+
+
+def engine_of(function, device: str = "cpu") -> engines.TorchEngine:
+    specs = [TensorSpec(name, np.dtype(np.float32), (1, 1, None, None)) for name in ("x", "y")]
+    return engines.TorchEngine(
+        "test", function, specs[:1], specs[1:], torch.device(device), torch.channels_last
+    )
+
+
+def test_algorithms_are_searched_and_fp32_is_not_tf32() -> None:
+    seen = []
+
+    def function(given):
+        flags = torch.backends.cudnn
+        seen.append((flags.benchmark, flags.allow_tf32))
+        return (given["x"],)
+
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    x, y = np.ones((1, 1, 2, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32)
+    engine_of(function).bind({"x": x, "y": y}).run()
+    assert seen == [(True, False)]
+    assert np.array_equal(x, y)
+    # a program's own settings stay as they were
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32) == before
+
+
+class Stream:
+    """A stand-in for a CUDA stream that runs what is queued when it is waited for."""
+
+    def __init__(self) -> None:
+        self.queued: list = []
+
+    def synchronize(self) -> None:
+        while self.queued:
+            self.queued.pop(0)()
+
+
+def test_weights_that_are_still_being_written_are_waited_for(monkeypatch) -> None:
+    stream, weights = Stream(), []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    stream.queued.append(lambda: weights.append("written"))
+    engine_of(lambda given: (given["x"],), "cuda")
+    assert weights == ["written"]
+
+
+def test_a_capture_that_fails_gives_the_stream_back(monkeypatch) -> None:
+    current = ["the caller's"]
+
+    class Capture:
+        """As torch's: what ends a failed capture raises before the stream is left."""
+
+        def __init__(self, graph, **options) -> None:
+            self.stream = options["stream"]
+
+        def __enter__(self) -> None:
+            current[0] = self.stream
+
+        def __exit__(self, *error) -> None:
+            raise RuntimeError("CUDA error: operation failed due to a previous error")
+
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda *_: "the lane's")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: current[0])
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.__setitem__(0, stream))
+    memory = CudaMemory(fake_cupy.make())
+    with pytest.raises(EngineError, match="cannot be recorded: CUDA error"):
+        engines.record_cuda_graph(memory, lambda: None)
+    assert current == ["the caller's"]

@@ -9,7 +9,8 @@ from trtseg.nn.config import NetworkConfig
 from trtseg.nn.guidance import guidance_maps
 from trtseg.runtime.engine import HostMemory
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
-from trtseg.types import Click, grid_points
+from trtseg.runtime.prompts import on_grid
+from trtseg.types import Click
 
 SIZE = (96, 128)  # of image and working image: coordinates need no conversion
 CLICKS = [
@@ -36,11 +37,12 @@ def test_equals_the_runtime(stride, click_map, clicks):
     grid = (SIZE[0] // stride, SIZE[1] // stride)
     previous = np.random.default_rng(0).random(grid).astype(np.float32)
     ours = guidance_maps(tensor(clicks), grid, config, torch.from_numpy(previous)[None])
-    spec = bundle.Guidance(5, click_map, config.sigma_grid_px, config.distance_limit_px)
+    spec = bundle.Guidance(
+        5, click_map, config.sigma_grid_px, config.distance_limit_px, True, False
+    )
     theirs = GuidanceMaps(spec, grid, stride, HostMemory(), np.float32)
     region = (0, 0, *SIZE)
-    points = [grid_points(clicks, region, grid, positive=kind) for kind in (True, False)]
-    theirs.update(points, previous)
+    theirs.update(on_grid(clicks, region, grid), previous)
     np.testing.assert_allclose(ours.numpy(), theirs.maps, rtol=1e-5, atol=1e-6)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from networks import grid_config
 from torch.nn import functional as F
 
 from trtseg.nn.config import NetworkConfig, lite_config
@@ -68,12 +69,12 @@ def test_projected_form_equals_the_hypercolumn_form(size):
             dim=1,
         )
         naive = F.leaky_relu(F.conv2d(hypercolumn, weight[:, :, None, None], network.bias), 0.2)
-        base = network.encode(image)
+        encoded = network.encode(image)
         torch.testing.assert_close(
-            network.add_guidance(base, guidance), naive, rtol=1e-4, atol=1e-4
+            network.add_guidance(encoded[0], guidance), naive, rtol=1e-4, atol=1e-4
         )
         torch.testing.assert_close(
-            network.masks(base, guidance)[0], network.segment(naive)[0], rtol=1e-4, atol=1e-4
+            network.masks(encoded, guidance)[0], network.segment(naive)[0], rtol=1e-4, atol=1e-4
         )
 
 
@@ -101,8 +102,7 @@ def test_every_ablation_is_a_value(changes):
     network = LatentDiversity(config)
     image = torch.randn(2, 3, 32, 64)
     guidance = torch.rand(2, config.guidance_channels, 32, 64)
-    base = network.encode(image)
-    masks, features = network.masks(base, guidance)
+    masks, features = network.masks(network.encode(image), guidance)
     assert masks.shape == (2, config.candidates, 32, 64)
     assert ((masks > 0) & (masks < 1)).all()
     scores = network.scores(masks, guidance, features, image)
@@ -125,7 +125,7 @@ def test_ablated_guidance_has_no_effect(changes, channels):
 
 
 def chooser(pooling: str, by: str, stride: int = 1) -> SelectionNetwork:
-    return SelectionNetwork(5, 4, (1,), stride, False, 3, slice(2, 5), pooling, by).double()
+    return SelectionNetwork(5, 4, (1,), [stride], False, 3, slice(2, 5), pooling, by).double()
 
 
 def test_selection_pools_where_the_masks_disagree():
@@ -135,14 +135,14 @@ def test_selection_pools_where_the_masks_disagree():
     masks = x[:, 2:5].numpy()
     weight = (masks.max(1) - masks.min(1) + AGREEMENT_WEIGHT)[:, None]
     expected = (maps * weight).sum((2, 3)) / weight.sum((2, 3))
-    np.testing.assert_allclose(select.judge(x)[0].detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(select.judge([x])[0].detach().numpy(), expected, rtol=1e-12)
     powers = np.exp(expected)
     np.testing.assert_allclose(
-        select(x).detach().numpy(), powers / powers.sum(1, keepdims=True), rtol=1e-12
+        select([x]).detach().numpy(), powers / powers.sum(1, keepdims=True), rtol=1e-12
     )
     x[:, 2:5] = 0.25  # they agree everywhere: what is left is global average pooling
     maps = select.head(select.context(x)).mean(dim=(2, 3))
-    torch.testing.assert_close(select.judge(x)[0], maps)
+    torch.testing.assert_close(select.judge([x])[0], maps)
 
 
 @pytest.mark.parametrize("size", [(6, 9), (1, 1), (33, 65)])
@@ -150,7 +150,7 @@ def test_selection_by_expected_overlap(size):
     select = chooser("mean", "overlap")
     x = torch.rand(2, 5, *size, dtype=torch.double)
     masks = x[:, 2:5].numpy()
-    p = select.judge(x)[0].softmax(1).detach().numpy()
+    p = select.judge([x])[0].softmax(1).detach().numpy()
     expected = np.zeros((2, 3))
     for image in range(2):
         for m in range(3):
@@ -158,7 +158,7 @@ def test_selection_by_expected_overlap(size):
                 one, other = masks[image, m], masks[image, k]
                 jaccard = np.minimum(one, other).sum() / np.maximum(one, other).sum()
                 expected[image, m] += p[image, k] * jaccard
-    np.testing.assert_allclose(select(x).detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(select([x]).detach().numpy(), expected, rtol=1e-12)
 
 
 def test_expected_overlap_prefers_what_is_nearly_right_whatever_was_meant():
@@ -178,17 +178,50 @@ def test_logits_need_a_g():
         network.judge(*[torch.zeros(1, 1, 2, 2)] * 3)
 
 
-def test_lite_works_on_a_grid_of_stride_four():
-    config = lite_config()
+def test_a_coarse_grid_projects_the_finer_taps():
+    config = grid_config()
     network = LatentDiversity(config).eval()
     with torch.no_grad():
         levels = network.encoder(torch.randn(1, 3, 64, 96))
         # the tap at stride 2 is projected cell for cell of the grid
         sizes = [(16, 24), (16, 24), (8, 12), (4, 6), (2, 3)]
         assert [tuple(level.shape[2:]) for level in levels] == sizes
-        assert network.encode(torch.randn(1, 3, 64, 96)).shape == (1, 64, 16, 24)
+        (base,) = network.encode(torch.randn(1, 3, 64, 96))
+        assert base.shape == (1, 64, 16, 24)
     assert normalisation(config) == ((127.5,) * 3, (1 / 127.5,) * 3)
     assert receptive_field(config.dilations) == 129
+
+
+def test_a_pyramid_hands_out_maps_of_every_stride():
+    config = lite_config()
+    network = LatentDiversity(config).eval()
+    sizes = [(16, 32, 48), (32, 16, 24), (64, 8, 12), (128, 4, 6)]
+    with torch.no_grad():
+        encoded = network.encode(torch.randn(2, 3, 64, 96))
+        assert [tuple(level.shape[1:]) for level in encoded] == sizes
+        guidance = torch.rand(2, config.guidance_channels, 32, 48)
+        masks, features = network.masks(encoded, guidance)
+        assert masks.shape == (2, 6, 32, 48)
+        assert features.shape == (2, 64, 8, 12)
+        assert network.scores(masks, guidance, features).shape == (2, 6)
+        x = network.add_guidance(encoded[0], guidance)
+        levels = network.segment.prefix(x, *encoded[1:], layers=1)
+        logits = network.segment.logits(levels, 1)
+    torch.testing.assert_close(torch.sigmoid(logits), masks)
+    tail = {name for name, _ in network.segment.named_parameters()
+            if network.segment.in_tail(name, 1)}  # fmt: skip
+    assert all(name.startswith(("up.", "ascent.", "head.")) for name in tail)
+
+
+def test_every_cell_of_a_pyramid_sees_the_whole_image():
+    torch.manual_seed(0)
+    network = LatentDiversity(lite_config())
+    torch.nn.init.normal_(network.segment.context.modulation.weight)
+    encoded = [level.detach() for level in network.encode(torch.randn(1, 3, 256, 256))]
+    guidance = torch.zeros(1, network.config.guidance_channels, 128, 128, requires_grad=True)
+    masks, _ = network.masks(encoded, guidance)
+    masks[0, 0, 0, 0].backward()
+    assert bool(guidance.grad[0, :, -1, -1].abs().max() > 0)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +231,8 @@ def test_lite_works_on_a_grid_of_stride_four():
         ({"candidates": 0}, "candidates: expected at least 1, got 0"),
         ({"base_stride": 4}, "image_term: needs base_stride 1"),
         ({"encoder": "none", "image_term": False}, "needs image_term"),
+        ({"map_widths": (8, 8)}, "only of segment 'pyramid'"),
+        ({"segment": "pyramid"}, "segment 'pyramid': needs an encoder, base_stride 2"),
         ({"select_inputs": ("mask",)}, "select_inputs: expected of"),
         ({"select_pooling": "max"}, "select_pooling: expected one of mean, disagreement"),
         (

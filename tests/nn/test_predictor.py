@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from networks import grid_config
 
 from trtseg import bundle
 from trtseg.nn import engines
@@ -17,7 +18,8 @@ from trtseg.types import Click
 
 SMALL = {"width": 8, "dilations": (1, 2), "select_width": 8, "select_dilations": (1,)}
 CONFIGS = {
-    "lite": lite_config(**SMALL, working_long_side_px=96),
+    "grid": grid_config(**SMALL, working_long_side_px=96),
+    "lite": lite_config(working_long_side_px=96),
     "paper": NetworkConfig(**SMALL, working_long_side_px=64),
     "without g": NetworkConfig(**SMALL, encoder="none", select="rank", working_long_side_px=64),
 }
@@ -36,11 +38,15 @@ def pipeline(network):
         scale=scale,
         base_stride=config.base_stride,
         channels=config.width,
-        levels=0 if network.encoder is None else len(network.encoder.projections),
+        levels=0 if network.encoder is None else network.encoder.levels,
+        maps=tuple(
+            bundle.ImageMap(width, config.base_stride * 2 ** (index + 1))
+            for index, width in enumerate(config.map_widths)
+        ),
         image_term=config.image_term,
         guidance=bundle.Guidance(
             config.guidance_channels, config.click_map, config.sigma_grid_px,
-            config.distance_limit_px,
+            config.distance_limit_px, config.previous_mask, config.region,
         ),
         candidates=config.candidates,
         threshold=0.5,
@@ -66,7 +72,7 @@ def test_equals_the_runtime(name):
     theirs = runtime.encode(as_picture(image), (0, 0, 70, 101))
     encoding = ours.encode(image)
     assert encoding.working_size == theirs.working_size
-    np.testing.assert_allclose(encoding.base[0].numpy(), theirs.base, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(encoding.levels[0][0].numpy(), theirs.base, rtol=1e-4, atol=1e-4)
     clicks, previous = [], None
     for click in (Click(30, 20), Click(90.5, 60, False), Click(100, 0)):
         clicks.append(click)

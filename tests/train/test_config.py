@@ -35,14 +35,14 @@ def with_value(place, value):
         ("bf16", 1, "config.bf16: expected true or false, got 1"),
         ("initial_weights", 3, "config.initial_weights: expected a string, got 3"),
         ("stages", [{**STAGE, "learning_rate": "1e-3"}],
-         "config.stages[0].learning_rate: expected a finite"),
+         r"config.stages\[0\].learning_rate: expected a finite"),
         ("stages", [{**STAGE, "learning_rate": 0}],
-         "config.stages[0].learning_rate: expected above 0"),
+         r"config.stages\[0\].learning_rate: expected above 0"),
         ("stages", [{**STAGE, "epochs": 3}],
-         "config.stages[0].steps: expected either steps or epochs"),
+         r"config.stages\[0\].steps: expected either steps or epochs"),
         ("stages", [{**STAGE, "trains": "all"}],
-         "config.stages[0].trains: expected one of segment, select, got 'all'"),
-        ("stages", [{**STAGE, "rate": 3}], "config.stages[0]: unknown rate; known: trains"),
+         r"config.stages\[0\].trains: expected one of segment, select, got 'all'"),
+        ("stages", [{**STAGE, "rate": 3}], r"config.stages\[0\]: unknown rate; known: trains"),
         ("stages", [], "config.stages: expected at least one"),
         ("stages", 3, "config.stages: expected a list, got 3"),
         ("clicks.region_fraction", 0.5,
@@ -69,7 +69,7 @@ def test_mistakes_are_named(place, value, message):
 
 
 def test_missing_entries_are_named():
-    with pytest.raises(ValueError, match="config: segment, select is missing"):
+    with pytest.raises(ValueError, match="config: stages is missing"):
         parse_config({"network": {}, "data": {"path": "x"}})
     with pytest.raises(ValueError, match="config: expected an object, got 3"):
         parse_config(3)
@@ -86,9 +86,9 @@ def test_one_source_may_stand_for_a_list():
 
 
 def test_epochs_count_steps():
-    assert StageConfig(epochs=100).count(images=7, samples_per_step=2) == 350
-    assert StageConfig(epochs=0.5).count(images=7, samples_per_step=2) == 2
-    assert StageConfig(steps=9).count(images=7, samples_per_step=2) == 9
+    for changes, steps in (({"epochs": 100}, 350), ({"epochs": 0.5}, 2), ({"steps": 9}, 9)):
+        config = StageConfig("segment", **changes)
+        assert config.stage("segment", images=7, samples=2, clip_norm=1.0, ema=0.0).steps == steps
 
 
 def test_paths_start_at_the_file(tmp_path):

@@ -30,7 +30,7 @@ def assert_same(first, second):
     for one, other in zip(first[:2], second[:2], strict=True):
         assert np.array_equal(one, other)
     for one, other in zip(first[2], second[2], strict=True):
-        assert np.array_equal(one, other)
+        assert np.array_equal(one.clicks, other.clicks)
 
 
 def test_a_sample_depends_on_its_index_and_the_seed_alone(data):
@@ -57,13 +57,13 @@ def test_batches_do_not_depend_on_the_workers(data):
 def test_samples_are_well_formed(data):
     dataset = crops(data)
     for index in range(30):
-        image, targets, clicks = dataset[index]
+        image, targets, prompts = dataset[index]
         assert image.shape == (3, 64, 64)
         assert image.dtype == np.uint8
         assert targets.shape == (2, 32, 32)
         assert set(np.unique(targets)) <= {0, 1, 255}
         assert (targets == 1).any((1, 2)).all()
-        for rows in clicks:
+        for rows in (prompt.clicks for prompt in prompts):
             assert len(rows) >= 1
             assert rows[0, 2] == 1
             assert ((rows[:, :2] >= 0) & (rows[:, :2] < 64)).all()

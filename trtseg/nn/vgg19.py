@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trtseg.atomic import file_sha256, read_file
 from trtseg.errors import CheckpointError
 
 # convolutions per block, channels; conv5_3 and conv5_4 are not needed
@@ -107,7 +107,7 @@ class VGG19(nn.Module):
             raise CheckpointError(f"{path}: no such file; torchvision's VGG-19: {TORCHVISION_URL}")
         named = re.fullmatch(r".*-([0-9a-f]{8,64})\.pth", path.name)
         if named:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = file_sha256(path)
             if not digest.startswith(named[1]):
                 raise CheckpointError(
                     f"{path}: expected SHA-256 {named[1]}..., got {digest[:16]}..."
@@ -149,9 +149,10 @@ class VGG19(nn.Module):
         """
         path = Path(path)
         try:
+            archive = np.load(io.BytesIO(read_file(path, 2**30)), allow_pickle=False)
             arrays = {name: torch.from_numpy(np.asarray(value, np.float32))
-                      for name, value in np.load(io.BytesIO(path.read_bytes())).items()}
-        except (OSError, ValueError, AttributeError, BadZipFile) as error:
+                      for name, value in archive.items()}
+        except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:
             raise CheckpointError(f"{path}: cannot read: {error}") from error
         loaded = [name for name in self.layer_names() if f"{name}.weight" in arrays]
         if not loaded:

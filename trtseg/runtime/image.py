@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,16 @@ import numpy as np
 
 from trtseg.runtime.engine import Array, on_host
 from trtseg.runtime.exif import orientation
+from trtseg.runtime.image_size import declared_size
 
 CHANNELS = {"GRAY": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
 LONGEST_SIDE_PX = 32766  # what OpenCV's resize can address
+MAX_PIXELS = 180_000_000  # of a file, by default: more than cameras make, less than fills a memory
 _INFERRED = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 # Pillow's modes whose numbers are what they look like; a palette's, or CMYK's, are not.
 # What `prepare_image` reads on a device.
 DEVICE_DTYPES = (np.uint8, np.float16, np.float32)
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 _DLPACK_HOST = (1, 3, 11)  # plain, and pinned by CUDA or ROCm
 PILLOW_MODES = ("L", "RGB", "RGBA", "I;16", "I;16B", "F")
 
@@ -32,10 +38,12 @@ class Picture:
         pixels: [H, W] or [H, W, channels], uint8, uint16 or floating point, any strides; NumPy's,
             or of another library, on a device.
         image_format: a key of `CHANNELS`.
+        icc: the colour profile of the file it came from, if that had one.
     """
 
     pixels: Array
     image_format: str
+    icc: bytes | None = None
 
     @property
     def on_device(self) -> bool:
@@ -49,7 +57,13 @@ class Picture:
 
     def rgb(self) -> np.ndarray:
         """A uint8 [H, W, 3] copy in RGB order, without alpha."""
-        pixels = _as_bytes(_plain(on_host(self.pixels)))
+        return _as_bytes(self.colours())
+
+    def colours(self) -> np.ndarray:
+        """An [H, W, 3] copy in RGB order, without alpha: uint16 where the image is, else uint8."""
+        pixels = _plain(on_host(self.pixels))
+        if pixels.dtype != np.uint16:
+            pixels = _as_bytes(pixels)
         return np.array(_order_rgb(pixels, self.image_format)[..., :3], order="C")
 
     def digest(self) -> str:
@@ -70,10 +84,11 @@ class Picture:
         return digest.hexdigest()
 
     def alpha(self) -> np.ndarray | None:
-        """How opaque each pixel is, uint8 [H, W]; None for formats that are opaque."""
+        """How opaque each pixel is, [H, W] as `colours`; None for formats that are opaque."""
         if CHANNELS[self.image_format] != 4:
             return None
-        return _as_bytes(_plain(on_host(self.pixels)[..., 3]))
+        pixels = _plain(on_host(self.pixels)[..., 3])
+        return pixels if pixels.dtype == np.uint16 else _as_bytes(pixels)
 
 
 def as_picture(image: Any, image_format: str | None = None) -> Picture:
@@ -148,18 +163,33 @@ def _device_dtype(image: Any) -> np.dtype:
     return np.dtype(name)
 
 
-def load_image(path: str | os.PathLike[str]) -> Picture:
+def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read an image file: 8 or 16 bits, grey, colour or with alpha, turned upright by its EXIF tag.
+
+    Args:
+        path: of the file.
+        max_pixels: larger images are refused, most before anything of them is decoded: a file of a
+            hundred kilobytes may hold a thousand million pixels.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not an image that OpenCV can decode, or its pixels are of another kind
-            than `as_picture` takes.
+        ValueError: it is not an image that OpenCV (for HEIC, pillow-heif) can decode, of more
+            pixels than allowed, or of another kind of them than `as_picture` takes.
     """
-    data = Path(path).read_bytes()
+    # No format needs more for a pixel, but for what surrounds them.
+    data = _content(path, 16 * max_pixels + 2**24)
+    _check_pixels(path, declared_size(data), max_pixels)
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        return _heif(path, data)
+    icc = None
     try:
         buffer = np.frombuffer(data, np.uint8)
-        pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if data else None
+        pixels = None
+        if data:
+            pixels, kinds, metadata = cv2.imdecodeWithMetadata(buffer, flags=cv2.IMREAD_UNCHANGED)
+            for kind, values in zip(kinds, metadata, strict=True):
+                if kind == cv2.IMAGE_METADATA_ICCP:
+                    icc = np.asarray(values).tobytes()
         has_alpha = pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 4
         tag = orientation(data) if pixels is not None else 1
         if tag != 1 and not has_alpha:
@@ -167,14 +197,58 @@ def load_image(path: str | os.PathLike[str]) -> Picture:
             pixels = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise ValueError(f"{path}: cannot be decoded: {error.err}") from None
+    _check_pixels(path, None if pixels is None else pixels.shape[:2], max_pixels)
     if pixels is None:
         raise ValueError(f"{path}: not an image that can be read")
     try:
         if has_alpha:
-            return as_picture(_upright(pixels, tag), "BGRA")
-        return as_picture(pixels, "GRAY" if pixels.ndim == 2 else "BGR")
+            picture = as_picture(_upright(pixels, tag), "BGRA")
+        else:
+            picture = as_picture(pixels, "GRAY" if pixels.ndim == 2 else "BGR")
+        return replace(picture, icc=icc)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _content(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
+    """Of a file, or of a pipe until it ends."""
+    with Path(path).open("rb", buffering=0) as file:
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "a device and no file", os.fspath(path))
+        parts, room = [], limit_bytes
+        while part := file.read(2**20):
+            room -= len(part)
+            if room < 0:
+                raise OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", os.fspath(path))
+            parts.append(part)
+    return b"".join(parts)
+
+
+def _check_pixels(
+    path: str | os.PathLike[str], size: tuple[int, int] | None, max_pixels: int
+) -> None:
+    if size is not None and size[0] * size[1] > max_pixels:
+        raise ValueError(
+            f"{path}: expected at most {max_pixels:,} pixels, got {size[1]} x {size[0]}"
+        )
+
+
+def _heif(path: str | os.PathLike[str], data: bytes) -> Picture:
+    """A picture of a phone's; libheif turns it upright itself."""
+    try:
+        from pillow_heif import open_heif
+    except ModuleNotFoundError as error:
+        if error.name != "pillow_heif":
+            raise
+        raise ValueError(
+            f"{path}: HEIC needs pillow-heif, which is not installed: pip install 'trtseg[heic]'"
+        ) from None
+    try:
+        image = open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+        picture = as_picture(np.array(image))
+    except (TypeError, ValueError, RuntimeError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: cannot be decoded: {error}") from None
+    return replace(picture, icc=image.info.get("icc_profile"))
 
 
 def working_size(

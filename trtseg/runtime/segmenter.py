@@ -20,6 +20,7 @@ from trtseg.runtime.session import Session, saved
 from trtseg.runtime.session.arguments import accepted
 from trtseg.runtime.session.observation import Adapter
 from trtseg.runtime.session.snapshot import KEPT_CROPS
+from trtseg.runtime.session.tidy import Tidy
 from trtseg.types import Region, flip_axes
 
 # In the order in which backend="auto" asks them.
@@ -108,7 +109,12 @@ class Segmenter:
                 engines = module.load(
                     bundle, device=device, threads=threads, precision=precision, progress=progress
                 )
-                return cls(bundle, engines)
+                segmenter = cls(bundle, engines)
+                if engines.segment.inputs[0].dtype == np.float16:
+                    from trtseg.runtime.pipeline.self_check import check_half
+
+                    check_half(bundle, segmenter.pipeline)
+                return segmenter
             reasons.append(f"{name}: {state.reason}")
         raise BackendUnavailable("; ".join(reasons))
 
@@ -167,6 +173,8 @@ class Segmenter:
         focus: str | None = "auto",
         local: bool = True,
         adapt: Adapter | None = None,
+        drop_islands_px: float | None = None,
+        fill_holes_px: float | None = None,
     ) -> Session:
         """Begin to select one object.
 
@@ -178,10 +186,14 @@ class Segmenter:
             local: from the second prompt on, change the mask only where clicks and strokes ask
                 for it; False to show all that the networks think anew.
             adapt: learns from the clicks, for instance `trtseg.adapt.ClickAdapter(segmenter)`.
+            drop_islands_px: parts of a mask with fewer pixels are dropped, unless a positive
+                click lies in them; None for a tenth of the largest part, 0 to keep all.
+            fill_holes_px: holes with fewer pixels are filled, unless a negative click lies in
+                them; None for a twentieth of the largest part, 0 to keep all.
 
         Raises:
-            TypeError: not an encoding, local is no bool, or not an adapter.
-            ValueError: made by another model, or an unknown value for focus.
+            TypeError: not an encoding, local is no bool, not an adapter, or a size is no number.
+            ValueError: made by another model, an unknown value for focus, or a size is negative.
         """
         if not isinstance(encoded, EncodedImage):
             raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
@@ -195,7 +207,12 @@ class Segmenter:
             raise TypeError(f"adapt: expected an adapter or None, got {adapt!r}")
         adopted = self.pipeline.adopt(encoded)
         return Session(
-            self.pipeline, adopted, focus=focus == "auto", local=local, adapter=adapt
+            self.pipeline,
+            adopted,
+            focus=focus == "auto",
+            local=local,
+            adapter=adapt,
+            tidy=Tidy(drop_islands_px, fill_holes_px),
         )
 
     def open(
@@ -241,8 +258,15 @@ class Segmenter:
             region = _checked_region(flip_axes(kept.region), picture.size)
             if encoded is None or encoded.region != region:
                 encoded = self.pipeline.encode(picture, region)
-            focus = "auto" if kept.options.focus else None
-            session = self.session(encoded, focus=focus, local=kept.options.local, adapt=adapt)
+            options = kept.options
+            session = self.session(
+                encoded,
+                focus="auto" if options.focus else None,
+                local=options.local,
+                adapt=adapt,
+                drop_islands_px=options.drop_islands_px,
+                fill_holes_px=options.fill_holes_px,
+            )
             kept.replay(session)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

@@ -9,7 +9,8 @@ from trtseg import Click
 from trtseg.bundle import Guidance
 from trtseg.runtime.engine import HostMemory
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
-from trtseg.types import grid_points
+from trtseg.runtime.prompts import GridPrompts, on_grid
+from trtseg.types import Box, Prompt
 
 GRID = (24, 32)
 REGION = (10, 20, 106, 148)  # 96 x 128 pixels: four to a cell
@@ -20,14 +21,11 @@ clicks = st.lists(
 
 
 def spec(click_map: str = "gaussian", channels: int = 5) -> Guidance:
-    return Guidance(channels, click_map, 2.0, 40.0)
+    return Guidance(channels, click_map, 2.0, 40.0, channels > 4, channels > 5)
 
 
-def points(some: list[Click]) -> tuple[np.ndarray, np.ndarray]:
-    return (
-        grid_points(some, REGION, GRID, positive=True),
-        grid_points(some, REGION, GRID, positive=False),
-    )
+def points(some: list[Prompt]) -> GridPrompts:
+    return on_grid(some, REGION, GRID)
 
 
 def fresh(click_map: str, channels: int = 5) -> GuidanceMaps:
@@ -86,14 +84,28 @@ def test_the_previous_mask_is_the_last_channel() -> None:
     assert without.maps.shape == (1, 4, *GRID)
 
 
+def test_a_box_is_the_last_channel() -> None:
+    box = Box(60, 50, 98, 88)
+    guidance = fresh("point", channels=6)
+    guidance.update(points([box]), None)
+    # ten columns and rows of four pixels, the boundary's cells among them
+    inside = guidance.maps[0, 5] > 0
+    rows, columns = np.nonzero(inside)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 19, 10, 19)
+    assert inside.sum() == 100
+    guidance.update(points([]), None)
+    assert (guidance.maps[0, 5] == 0).all()
+
+
 def test_training_draws_the_same_maps() -> None:
     torch = pytest.importorskip("torch")
-    from trtseg.nn.config import lite_config
+    from networks import grid_config
+
     from trtseg.nn.guidance import guidance_maps
 
     some = [Click(30, 40), Click(100.25, 77.5), Click(60, 20, False)]
     for click_map in ("gaussian", "point"):
-        config = lite_config(click_map=click_map, distance_limit_px=40.0)
+        config = grid_config(click_map=click_map, distance_limit_px=40.0)
         rows = [[c.y - 10, c.x - 20, float(c.positive)] for c in some]
         trained = guidance_maps(torch.tensor([rows]), GRID, config)[0].numpy()
         guidance = fresh(click_map)

@@ -11,6 +11,7 @@ from trtseg.runtime.engine import Memory
 from trtseg.runtime.image import Picture, as_picture
 from trtseg.runtime.session import outlines
 from trtseg.runtime.session.compose import box_of, compose, compose_probability
+from trtseg.runtime.session.cutout import cutout
 from trtseg.runtime.session.snapshot import Snapshot
 from trtseg.types import Click, Prompt, Region, Timing, flip_axes
 
@@ -128,14 +129,17 @@ class Prediction:
         *,
         soft: bool = False,
     ) -> np.ndarray:
-        """The object on a transparent ground: uint8 [H, W, 4], RGBA.
+        """The object on a transparent ground: [H, W, 4], RGBA; uint16 where the image is, or uint8.
 
-        What is transparent in the image stays so.
+        What is transparent in the image stays so. Where nothing is left the colour is 0, too.
 
         Args:
             image: where the colours come from; by default the image that was encoded.
             image_format: of that image, see `Segmenter.encode`.
-            soft: take the probability as alpha in place of the mask.
+            soft: give the edge partial opacity. With PyMatting (the extra `matting`) alpha is
+                estimated in a band around the contour, and the object's colours there without the
+                background's; that takes seconds, and minutes at its first use, when PyMatting
+                compiles itself. Else alpha is the probability in that band.
 
         Raises:
             ValueError: no image is known (the encoding was unpickled), or it has another size.
@@ -145,13 +149,7 @@ class Prediction:
             raise ValueError("image: expected an image, since the encoding came without one")
         if picture.size != self._size:
             raise ValueError(f"image: expected size {self._size}, got {picture.size}")
-        alpha = self.mask
-        if soft:
-            alpha = np.rint(self.probability * 255).astype(np.uint8)
-        own = picture.alpha()
-        if own is not None:
-            alpha = cv2.multiply(alpha, own, scale=1 / 255)
-        return outlines.cutout(picture.rgb(), alpha)
+        return cutout(picture, self.mask, self.probability if soft else None)
 
     def __repr__(self) -> str:
         return (

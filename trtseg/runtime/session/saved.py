@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtseg.atomic import write_atomically
 from trtseg.parse import build, read_json
-from trtseg.runtime.atomic_file import write_atomically
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.session.outlines import from_rle, rle
@@ -31,6 +31,8 @@ class Options:
     focus: bool = True
     local: bool = True
     adapted: bool = False
+    drop_islands_px: float | None = None
+    fill_holes_px: float | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from trtseg.runtime.session.observation import Adapter, Observation, observe
 from trtseg.runtime.session.prediction import Prediction
 from trtseg.runtime.session.snapshot import Stepper
 from trtseg.runtime.session.state import State
+from trtseg.runtime.session.tidy import USUAL, Tidy
 from trtseg.types import Box, Click, Lasso, Prompt, Stroke, Timing, moved
 
 NO_NETWORK = Timing()  # of an event that runs none
@@ -57,10 +58,15 @@ class Session:
         focus: bool = True,
         local: bool = True,
         adapter: Adapter | None = None,
+        tidy: Tidy = USUAL,
     ) -> None:
         self._pipeline, self._encoded = pipeline, encoded
-        self._options = saved.Options(focus, local, adapter is not None)
-        self._stepper = Stepper(pipeline, encoded, focus=focus, local=local, adapter=adapter)
+        self._options = saved.Options(
+            focus, local, adapter is not None, tidy.drop_islands_px, tidy.fill_holes_px
+        )
+        self._stepper = Stepper(
+            pipeline, encoded, focus=focus, local=local, adapter=adapter, tidy=tidy
+        )
         self._lock = threading.RLock()  # held by what changes the state
         self._state = State((self._stepper.start(),))
         self._worker = Worker("trtseg-session")

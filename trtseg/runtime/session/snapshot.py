@@ -22,6 +22,7 @@ from trtseg.runtime.session.correction import enforce, keep_local
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.session.focus import covers, focus_region, object_box, resample, seam_weight
 from trtseg.runtime.session.observation import Adapter, Weights, observe
+from trtseg.runtime.session.tidy import Tidy
 from trtseg.types import Click, Prompt, Region, Timing
 
 KEPT_CROPS = 2
@@ -95,10 +96,12 @@ class Stepper:
         *,
         focus: bool,
         local: bool,
+        tidy: Tidy,
         adapter: Adapter | None = None,
     ) -> None:
         self.encoded = encoded
-        self._pipeline, self._adapter, self._local = pipeline, adapter, local
+        self._pipeline, self._adapter = pipeline, adapter
+        self._local, self._tidy = local, tidy
         self._focus = focus and encoded.source is not None
         self._crops: OrderedDict[Region, EncodedImage] = OrderedDict()
 
@@ -279,15 +282,18 @@ class Stepper:
         prompts: tuple[Prompt, ...],
         newest: tuple[Prompt, ...],
     ) -> tuple[Array, tuple[bool, ...]]:
-        """(candidates that hold to the prompts, which of them did so by themselves)."""
+        """(what is shown of candidates, which of them held to the prompts by themselves)."""
         memory, threshold = self._pipeline.engines.memory, self._pipeline.manifest.threshold
-        found = values = memory.host(candidates)
+        found = memory.host(candidates)
+        given = maps = list(found)
         if self._local and previous is not None:
-            shown = values[selected]
-            merged = keep_local(memory.host(previous), shown, newest, region, threshold)
-            if merged is not shown:
-                values = values.copy()
-                values[selected] = merged
+            shown, before = maps[selected], memory.host(previous)
+            merged = keep_local(before, shown, newest, region, threshold)
+            maps = [merged if each is shown else each for each in maps]
+        maps = [self._tidy.apply(each, region, prompts, threshold) for each in maps]
+        values = found
+        if any(a is not b for a, b in zip(given, maps, strict=True)):
+            values = np.stack(maps).astype(found.dtype)
         size = self.encoded.image_size
         values, obeyed = enforce(values, prompts, region, size, threshold)
         if values is found:
