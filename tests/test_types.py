@@ -21,11 +21,10 @@ def test_axes_flip_and_flip_back():
 
 
 def test_centres_of_pixels_lie_on_centres_of_cells():
-    clicks = [Click(10, 20), Click(13, 20), Click(11, 21, False)]
-    points = grid_points(clicks, (20, 10, 28, 18), (4, 4), positive=True)
+    points = grid_points([(10, 20), (13, 20)], (20, 10, 28, 18), (4, 4))
     np.testing.assert_array_equal(points, np.array([[-0.25, -0.25], [-0.25, 1.25]], np.float32))
-    assert grid_points(clicks, (20, 10, 28, 18), (8, 8), positive=False).tolist() == [[1, 1]]
-    assert grid_points([], (0, 0, 8, 8), (8, 8), positive=True).shape == (0, 2)
+    assert grid_points([(11, 21)], (20, 10, 28, 18), (8, 8)).tolist() == [[1, 1]]
+    assert grid_points([], (0, 0, 8, 8), (8, 8)).shape == (0, 2)
 
 
 def test_a_moved_prompt_begins_there_and_keeps_its_shape():

@@ -20,7 +20,7 @@ from trtseg.runtime.session import Session, saved
 from trtseg.runtime.session.arguments import accepted
 from trtseg.runtime.session.observation import Adapter
 from trtseg.runtime.session.snapshot import KEPT_CROPS
-from trtseg.runtime.session.tidy import Tidy
+from trtseg.runtime.maps.tidy import Tidy
 from trtseg.types import Region, flip_axes
 
 # In the order in which backend="auto" asks them.
@@ -171,7 +171,7 @@ class Segmenter:
         encoded: EncodedImage,
         *,
         focus: str | None = "auto",
-        local: bool = True,
+        local: bool = False,
         adapt: Adapter | None = None,
         drop_islands_px: float | None = None,
         fill_holes_px: float | None = None,
@@ -183,8 +183,9 @@ class Segmenter:
             focus: "auto" to look more closely at objects that are small in the image, after the
                 first click; None to work on the encoding alone. An encoding without its image
                 (an unpickled one) is never focused.
-            local: from the second prompt on, change the mask only where clicks and strokes ask
-                for it; False to show all that the networks think anew.
+            local: from the second prompt on, change only the part of the mask that a click or a
+                stroke touches: for a mask that is nearly right. Else all that the networks think
+                anew is shown, which takes fewer clicks to a good mask.
             adapt: learns from the clicks, for instance `trtseg.adapt.ClickAdapter(segmenter)`.
             drop_islands_px: parts of a mask with fewer pixels are dropped, unless a positive
                 click lies in them; None for a tenth of the largest part, 0 to keep all.

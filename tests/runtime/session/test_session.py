@@ -9,7 +9,7 @@ from tiny_model import write_tiny
 
 from trtseg import Click, EngineError, Segmenter
 from trtseg.runtime.session import Session
-from trtseg.runtime.session.choice import Preference
+from trtseg.runtime.maps.choice import Preference
 from trtseg.runtime.session.observation import Observation
 from trtseg.runtime.session.prediction import Prediction
 

@@ -28,11 +28,11 @@ _KINDS = {Click: "click", Stroke: "stroke", Box: "box", Lasso: "lasso"}
 class Options:
     """How a session was opened; see `Segmenter.session`."""
 
-    focus: bool = True
-    local: bool = True
-    adapted: bool = False
-    drop_islands_px: float | None = None
-    fill_holes_px: float | None = None
+    focus: bool
+    local: bool
+    adapted: bool
+    drop_islands_px: float | None
+    fill_holes_px: float | None
 
 
 @dataclass(frozen=True)

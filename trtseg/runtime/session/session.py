@@ -31,7 +31,7 @@ from trtseg.runtime.session.observation import Adapter, Observation, observe
 from trtseg.runtime.session.prediction import Prediction
 from trtseg.runtime.session.snapshot import Stepper
 from trtseg.runtime.session.state import State
-from trtseg.runtime.session.tidy import USUAL, Tidy
+from trtseg.runtime.maps.tidy import USUAL, Tidy
 from trtseg.types import Box, Click, Lasso, Prompt, Stroke, Timing, moved
 
 NO_NETWORK = Timing()  # of an event that runs none
@@ -56,7 +56,7 @@ class Session:
         encoded: EncodedImage,
         *,
         focus: bool = True,
-        local: bool = True,
+        local: bool = False,
         adapter: Adapter | None = None,
         tidy: Tidy = USUAL,
     ) -> None:

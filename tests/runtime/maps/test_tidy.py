@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trtseg import Click, Segmenter, ops
-from trtseg.runtime.session.tidy import Tidy
+from trtseg.runtime.maps.tidy import Tidy
 
 GRID, SIZE = (24, 32), (120, 160)
 WHOLE = (0, 0, *SIZE)

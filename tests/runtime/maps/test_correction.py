@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_model import write_tiny
 
 from trtseg import Box, Click, Segmenter, Stroke, ops
-from trtseg.runtime.session.correction import enforce, keep_local
+from trtseg.runtime.maps.correction import enforce, keep_local
 
 REGION, GRID, SIZE = (0, 0, 120, 160), (30, 40), (120, 160)
 

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from trtseg import Box, Click, Lasso, Stroke
-from trtseg.runtime.session.focus import (
+from trtseg.runtime.maps.focus import (
     FOCUS_BELOW,
     covers,
     focus_region,
