@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trtseg.types import Click, flip_axes, grid_points
+from trtseg.types import Box, Click, Lasso, Stroke, Timing, flip_axes, grid_points, moved
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,22 @@ def test_axes_flip_and_flip_back():
 
 
 def test_centres_of_pixels_lie_on_centres_of_cells():
-    clicks = [Click(10, 20), Click(13, 20), Click(11, 21, False)]
-    points = grid_points(clicks, (20, 10, 28, 18), (4, 4), positive=True)
+    points = grid_points([(10, 20), (13, 20)], (20, 10, 28, 18), (4, 4))
     np.testing.assert_array_equal(points, np.array([[-0.25, -0.25], [-0.25, 1.25]], np.float32))
-    assert grid_points(clicks, (20, 10, 28, 18), (8, 8), positive=False).tolist() == [[1, 1]]
-    assert grid_points([], (0, 0, 8, 8), (8, 8), positive=True).shape == (0, 2)
+    assert grid_points([(11, 21)], (20, 10, 28, 18), (8, 8)).tolist() == [[1, 1]]
+    assert grid_points([], (0, 0, 8, 8), (8, 8)).shape == (0, 2)
+
+
+def test_a_moved_prompt_begins_there_and_keeps_its_shape():
+    assert moved(Click(1, 2, False), 5, 6) == Click(5, 6, False)
+    stroke = Stroke([(1, 2), (4, 8)], False, 2)
+    assert moved(stroke, 11, 2) == Stroke([(11, 2), (14, 8)], False, 2)
+    assert moved(Lasso([(1, 2), (4, 8), (0, 9)]), 0, 0) == Lasso([(0, 0), (3, 6), (-1, 7)])
+    assert moved(Box(9, 8, 1, 2), 2, 2) == Box(2, 2, 10, 8)
+    with pytest.raises(TypeError, match="y: expected a number"):
+        moved(stroke, 1, None)
+
+
+def test_timings_add_up():
+    total = Timing(segment_ms=2, total_ms=3) + Timing(segment_ms=1, guidance_ms=4, total_ms=6)
+    assert total == Timing(segment_ms=3, guidance_ms=4, total_ms=9)

@@ -7,7 +7,8 @@ The house, from the ground up; a room imports only from those above it in this l
     ops             single operations, in C++ and CUDA, on arrays of any library
     runtime         images and clicks in, masks out; never torch
         pipeline        lanes, buffers with their stages, and the chain: encode once, click cheaply
-        session         one object: its states, undo, focus crops, the mask that is shown
+        maps            from maps to a mask: focus crops, the choice, corrections that hold
+        session         one object: its prompts and states, undo, what is shown and saved
         onnxruntime, tensorrt   the two backends, behind the protocols of `engine`
         segmenter       a loaded model: begin here
     nn              the networks in torch, their losses, checkpoints
@@ -34,7 +35,7 @@ from trtseg.errors import (
     EngineError,
     TrtsegError,
 )
-from trtseg.types import Click
+from trtseg.types import Box, Click, Lasso, Stroke
 
 if TYPE_CHECKING:
     from trtseg.runtime.encoded import EncodedImage
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailable",
+    "Box",
     "BundleError",
     "CheckpointError",
     "Click",
@@ -59,9 +61,11 @@ __all__ = [
     "EncodedImage",
     "EncodingCache",
     "EngineError",
+    "Lasso",
     "Prediction",
     "Segmenter",
     "Session",
+    "Stroke",
     "TrtsegError",
 ]
 

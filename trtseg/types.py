@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -126,6 +126,24 @@ class Lasso:
 Prompt = Click | Stroke | Box | Lasso
 
 
+def moved(prompt: Prompt, x: float, y: float) -> Prompt:
+    """A prompt shifted so that it begins at (x, y), in image pixels.
+
+    A click lies there; the first point of a stroke or a lasso does, and a box's top left corner.
+
+    Raises:
+        TypeError, ValueError: as the prompt itself.
+    """
+    if isinstance(prompt, Click):
+        return Click(x, y, prompt.positive)
+    first = prompt.points[0] if isinstance(prompt, (Stroke, Lasso)) else (prompt.x0, prompt.y0)
+    dx, dy = _number("x", x) - first[0], _number("y", y) - first[1]
+    if isinstance(prompt, Box):
+        return Box(prompt.x0 + dx, prompt.y0 + dy, prompt.x1 + dx, prompt.y1 + dy)
+    points = tuple((px + dx, py + dy) for px, py in prompt.points)
+    return replace(prompt, points=points)
+
+
 def _number(name: str, value: object) -> float:
     try:
         if isinstance(value, (str, bytes, bytearray)):
@@ -210,6 +228,11 @@ class Timing:
     select_ms: float = 0.0
     compose_ms: float = 0.0
     total_ms: float = 0.0
+
+    def __add__(self, other: Timing) -> Timing:
+        """Of one answer after the other."""
+        mine, others = asdict(self), asdict(other)
+        return Timing(**{name: mine[name] + others[name] for name in mine})
 
     def to_dict(self) -> dict[str, float]:
         """Plain values for JSON."""

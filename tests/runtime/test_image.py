@@ -40,6 +40,18 @@ def test_every_format_means_the_same_picture(rgb: np.ndarray) -> None:
     np.testing.assert_array_equal(prepared(Image.fromarray(rgb)), expected)
 
 
+def test_the_digest_is_of_the_pixels_alone(rgb: np.ndarray) -> None:
+    same = [(rgb, None), (rgb[..., ::-1], "BGR"), (np.asfortranarray(rgb), "RGB")]
+    digests = {as_picture(image, kind).digest() for image, kind in same}
+    assert len(digests) == 1
+    changed = rgb.copy()
+    changed[100, 100, 1] ^= 1
+    others = [changed, rgb[::-1], rgb[:-1], rgb[..., 0], rgb.astype(np.uint16), rgb.astype(">u2")]
+    found = [as_picture(image).digest() for image in others]
+    assert len({*found, *digests}) == 6, "big endian is the same picture"
+    assert found[-1] == found[-2]
+
+
 def test_every_dtype_means_the_same_picture(rgb: np.ndarray) -> None:
     expected = prepared(rgb)
     # half a grey level: an 8-bit image is rounded after it is resized, the others are not

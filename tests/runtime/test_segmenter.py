@@ -53,7 +53,7 @@ def test_backends_explain_themselves() -> None:
 
 def test_what_a_segmenter_is(segmenter: Segmenter) -> None:
     assert segmenter.candidates == 3
-    assert segmenter.accepts_mask
+    assert segmenter.accepts("mask")
     assert "tiny" in repr(segmenter)
 
 

@@ -90,17 +90,23 @@ def write_tiny(
     stride: int = 4,
     candidates: int = 3,
     previous_mask: bool = True,
+    region: bool = True,
     click_map: str = "gaussian",
+    click_weight: float = 4,
     inputs: tuple[str, ...] = ("guidance", "masks", "features"),
     **changes: object,
 ) -> Path:
-    """Write a bundle; `changes` replace manifest entries."""
+    """Write a bundle; `changes` replace manifest entries.
+
+    Its masks follow the clicks; with a `click_weight` of 0 hardly.
+    """
     rng = np.random.default_rng(seed)
-    channels = 5 if previous_mask else 4
+    channels = 4 + previous_mask + region
     files = graphs(rng, levels=3, guidance=channels, candidates=candidates, inputs=inputs)
-    # Channel 0: a positive click raises, a negative one lowers, what was selected stays a little.
+    # Channel 0: a positive click raises, a negative one lowers, what was selected stays a little,
+    # a box or a loop raises inside and lowers outside.
     weight = rng.normal(0, 0.5, (CHANNELS, channels))
-    weight[0] = [4, -4, 0, 0, 0.7][:channels]
+    weight[0] = [click_weight, -click_weight, 0, 0] + [0.7] * previous_mask + [6] * region
     parameters = {
         "guidance_weight": weight.astype(np.float32),
         "bias": rng.normal(0, 0.3, CHANNELS).astype(np.float32),
@@ -127,6 +133,7 @@ def write_tiny(
             "sigma_grid_px": 1.5,
             "distance_limit_px": 255.0,
             "previous_mask": previous_mask,
+            "region": region,
         },
         "candidates": candidates,
         "threshold": 0.5,

@@ -146,13 +146,14 @@ class Sequence:
         self.learn_from(session)
 
     def learn_from(self, session: Session) -> Report:
-        """One step on what a session ended with; does nothing without a positive click.
+        """One step on what a session ended with; does nothing without a prompt on the object.
 
         Raises:
             CheckpointError: another sequence has written to the state's folder, or nothing can
                 be written there. This one goes on as it was before the image.
         """
-        if self.adapt == "image" or not any(click.positive for click in session.clicks):
+        shown_object = any(getattr(prompt, "positive", True) for prompt in session.prompts)
+        if self.adapt == "image" or not shown_object:
             return Report()
         learner = self.learner
         observation, mask = _final(learner, session)
@@ -290,4 +291,4 @@ def _final(learner: Learner, session: Session) -> tuple[Observation, np.ndarray]
     shrinks = inside.size > grid[0] * grid[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     mask = cv2.resize(inside, (grid[1], grid[0]), interpolation=method).astype(np.float32) / 255
-    return observe(encoded, session.clicks, None, prediction.selected), mask
+    return observe(encoded, session.prompts, None, prediction.selected), mask

@@ -18,7 +18,7 @@ from trtseg.runtime.pipeline.recording import Recorded
 from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
-from trtseg.runtime.session.compose import compose
+from trtseg.runtime.maps.compose import compose
 from trtseg.types import Click
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import replace
 
 import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.engine import on_host
 from trtseg.runtime.image import Picture, as_picture
 from trtseg.runtime.segmenter import Segmenter
 
@@ -37,7 +36,7 @@ class EncodingCache:
             raise ValueError(f"max_bytes: expected at least 0, got {max_bytes}")
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._held: OrderedDict[bytes, EncodedImage] = OrderedDict()
+        self._held: OrderedDict[Hashable, EncodedImage] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
@@ -91,19 +90,5 @@ def _without_image(encoded: EncodedImage) -> EncodedImage:
 
 def _key(
     picture: Picture, segmenter: Segmenter, region: tuple[int, int, int, int] | None
-) -> bytes:
-    pixels = on_host(picture.pixels)
-    digest = hashlib.blake2b(digest_size=20)
-    facts = (
-        segmenter.pipeline.model,
-        segmenter.engines.description,
-        picture.image_format,
-        pixels.dtype.str,
-        pixels.shape,
-        region,
-    )
-    digest.update(repr(facts).encode())
-    rows = max(1, 2**24 // max(1, pixels[:1].nbytes))  # strided images are copied piece by piece
-    for start in range(0, pixels.shape[0], rows):
-        digest.update(np.ascontiguousarray(pixels[start : start + rows]).data)
-    return digest.digest()
+) -> Hashable:
+    return segmenter.pipeline.model, segmenter.engines.description, region, picture.digest()

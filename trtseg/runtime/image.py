@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -64,6 +65,23 @@ class Picture:
         if pixels.dtype != np.uint16:
             pixels = _as_bytes(pixels)
         return np.array(_order_rgb(pixels, self.image_format)[..., :3], order="C")
+
+    def digest(self) -> str:
+        """Hexadecimal hash of the size, the kind and the values of the pixels.
+
+        Neither the order of the channels nor strides enter: RGB and BGR of one image agree.
+        """
+        pixels = _plain(on_host(self.pixels))
+        digest = hashlib.blake2b(digest_size=20)
+        kind = CHANNELS[self.image_format], pixels.dtype.str, pixels.shape[:2]
+        digest.update(repr(kind).encode())
+        rows = max(1, 2**24 // max(1, pixels[:1].nbytes))  # what is reordered is copied by pieces
+        for start in range(0, pixels.shape[0], rows):
+            part = pixels[start : start + rows]
+            if self.image_format != "GRAY":
+                part = _order_rgb(part, self.image_format)
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
 
     def alpha(self) -> np.ndarray | None:
         """How opaque each pixel is, [H, W] as `colours`; None for formats that are opaque."""

@@ -53,12 +53,38 @@ def on_grid(prompts: Sequence[Prompt], region: Region, grid: tuple[int, int]) ->
             outline = prompt.outline
     around = None
     if outline is not None:
-        around = region_map(fill_outline(grid_points(outline, region, grid), grid))
+        around = region_map(fill_outline(_clipped(outline, region, grid), grid))
     return GridPrompts(_joined(points[True]), _joined(points[False]), around)
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros((0, 2), np.float32), *parts])
+
+
+def stroke_cells(stroke: Stroke, region: Region, grid: tuple[int, int]) -> np.ndarray:
+    """The cells that a stroke covers, bool [H, W]; none where it lies outside of the grid."""
+    drawn = np.zeros(grid, np.uint8)
+    line = _clipped(stroke.points, region, grid)
+    fixed = np.round(line[:, ::-1] * (1 << _SHIFT)).astype(np.int32)
+    thickness = _thickness(stroke, region, grid)
+    cv2.polylines(drawn, [fixed], False, 1, thickness, cv2.LINE_8, _SHIFT)
+    return drawn.view(bool)
+
+
+def _thickness(stroke: Stroke, region: Region, grid: tuple[int, int]) -> int:
+    cell_px = (region[2] - region[0]) / grid[0]
+    return max(1, round(min(2 * stroke.radius_px / cell_px, 2 * max(grid))))
+
+
+def _clipped(
+    points: Sequence[tuple[float, float]], region: Region, grid: tuple[int, int]
+) -> np.ndarray:
+    """`grid_points`, those far outside brought to where fixed point numbers reach."""
+    limit = max(grid) * 4
+    far = limit * max((region[2] - region[0]) / grid[0], (region[3] - region[1]) / grid[1])
+    y0, x0 = region[:2]
+    near = [(min(max(x, x0 - far), x0 + far), min(max(y, y0 - far), y0 + far)) for x, y in points]
+    return np.clip(grid_points(near, region, grid), -limit, limit)
 
 
 def stroke_points(stroke: Stroke, region: Region, grid: tuple[int, int]) -> np.ndarray:
@@ -67,20 +93,14 @@ def stroke_points(stroke: Stroke, region: Region, grid: tuple[int, int]) -> np.n
     They lie on the drawn cells, `SPACING` apart, whether or not the stroke leaves the grid; a
     stroke that lies outside is represented by the point of it that is nearest to the grid.
     """
-    line = grid_points(stroke.points, region, grid)
-    drawn = np.zeros(grid, np.uint8)
-    cell_px = (region[2] - region[0]) / grid[0]
-    thickness = max(1, round(2 * stroke.radius_px / cell_px))
-    limit = float(max(grid)) * 4
-    fixed = np.round(np.clip(line[:, ::-1], -limit, limit) * (1 << _SHIFT)).astype(np.int32)
-    cv2.polylines(drawn, [fixed], False, 1, thickness, cv2.LINE_8, _SHIFT)
-    cells = np.argwhere(drawn)
+    cells = np.argwhere(stroke_cells(stroke, region, grid))
     if len(cells) == 0:
+        line = _clipped(stroke.points, region, grid)
         last = np.array(grid, np.float32) - 1
         away = np.maximum(np.maximum(-line, line - last), 0)
         return line[[int(np.square(away).sum(1).argmin())]]
     spacing = SPACING
-    if thickness > 1:
+    if _thickness(stroke, region, grid) > 1:
         spacing = max(spacing, math.ceil(math.sqrt(len(cells) / MOST_POINTS)))
         lattice = (cells % spacing == 0).all(1)
         if lattice.any():

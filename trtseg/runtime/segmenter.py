@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from trtseg.runtime.engine import Availability, Engines, Progress
 from trtseg.runtime.image import LONGEST_SIDE_PX, as_picture
 from trtseg.runtime.memory_plan import MemoryPlan, memory_plan
 from trtseg.runtime.pipeline import Pipeline
-from trtseg.runtime.session import Session
+from trtseg.runtime.session import Session, saved
+from trtseg.runtime.session.arguments import accepted
 from trtseg.runtime.session.observation import Adapter
 from trtseg.runtime.session.snapshot import KEPT_CROPS
-from trtseg.runtime.session.tidy import Tidy
+from trtseg.runtime.maps.tidy import Tidy
 from trtseg.types import Region, flip_axes
 
 # In the order in which backend="auto" asks them.
@@ -121,10 +123,15 @@ class Segmenter:
         """How many candidates each click gives."""
         return self.bundle.manifest.candidates
 
-    @property
-    def accepts_mask(self) -> bool:
-        """Whether sessions can continue from an existing mask."""
-        return self.bundle.manifest.guidance.previous_mask
+    def accepts(self, kind: str) -> bool:
+        """Whether sessions take "click", "stroke", "box", "lasso", or a "mask" to continue from.
+
+        Raises:
+            ValueError: none of these.
+        """
+        if kind not in ("click", "stroke", "box", "lasso", "mask"):
+            raise ValueError(f"kind: expected click, stroke, box, lasso or mask, got {kind!r}")
+        return kind in accepted(self.bundle.manifest)
 
     def encode(
         self,
@@ -164,6 +171,7 @@ class Segmenter:
         encoded: EncodedImage,
         *,
         focus: str | None = "auto",
+        local: bool = False,
         adapt: Adapter | None = None,
         drop_islands_px: float | None = None,
         fill_holes_px: float | None = None,
@@ -175,6 +183,9 @@ class Segmenter:
             focus: "auto" to look more closely at objects that are small in the image, after the
                 first click; None to work on the encoding alone. An encoding without its image
                 (an unpickled one) is never focused.
+            local: from the second prompt on, change only the part of the mask that a click or a
+                stroke touches: for a mask that is nearly right. Else all that the networks think
+                anew is shown, which takes fewer clicks to a good mask.
             adapt: learns from the clicks, for instance `trtseg.adapt.ClickAdapter(segmenter)`.
             drop_islands_px: parts of a mask with fewer pixels are dropped, unless a positive
                 click lies in them; None for a tenth of the largest part, 0 to keep all.
@@ -182,7 +193,7 @@ class Segmenter:
                 them; None for a twentieth of the largest part, 0 to keep all.
 
         Raises:
-            TypeError: not an encoding, not an adapter, or a size is no number.
+            TypeError: not an encoding, local is no bool, not an adapter, or a size is no number.
             ValueError: made by another model, an unknown value for focus, or a size is negative.
         """
         if not isinstance(encoded, EncodedImage):
@@ -191,6 +202,8 @@ class Segmenter:
             raise ValueError(f"encoded: expected an encoding by this model ({self.bundle.name})")
         if focus not in ("auto", None):
             raise ValueError(f"focus: expected 'auto' or None, got {focus!r}")
+        if not isinstance(local, bool):
+            raise TypeError(f"local: expected a bool, got {local!r}")
         if adapt is not None and not hasattr(adapt, "adapt"):
             raise TypeError(f"adapt: expected an adapter or None, got {adapt!r}")
         adopted = self.pipeline.adopt(encoded)
@@ -198,9 +211,67 @@ class Segmenter:
             self.pipeline,
             adopted,
             focus=focus == "auto",
+            local=local,
             adapter=adapt,
             tidy=Tidy(drop_islands_px, fill_holes_px),
         )
+
+    def open(
+        self,
+        path: str | os.PathLike[str],
+        image: np.ndarray | EncodedImage,
+        image_format: str | None = None,
+        *,
+        adapt: Adapter | None = None,
+    ) -> Session:
+        """Go on with a session that `Session.save` wrote: the same mask, bit for bit.
+
+        All of its events happen again, one after the other: `undo` takes them back.
+
+        Args:
+            path: of the file.
+            image: the same pixels, as `encode` takes them; or an encoding of them, which saves
+                the time where it is of the same region.
+            image_format: as for `encode`.
+            adapt: where the session had an adapter, one that begins like it.
+
+        Raises:
+            ValueError: no such file's content, of another model or another image, or saved with
+                an adapter where there is none now, or the other way round.
+            TypeError: not an image, or not an adapter.
+            EngineError: a network failed.
+            OSError: the file cannot be read.
+        """
+        kept = saved.read(Path(path))
+        if kept.model != self.bundle.fingerprint:
+            raise ValueError(f"{path}: expected a session of this model, {self.bundle.name}")
+        if kept.options.adapted != (adapt is not None):
+            raise ValueError(
+                f"adapt: expected {'an adapter' if kept.options.adapted else 'None'}, "
+                "as the session was saved with"
+            )
+        encoded = image if isinstance(image, EncodedImage) else None
+        picture = as_picture(image, image_format) if encoded is None else encoded.source
+        if picture is None:
+            raise ValueError("image: expected an encoding with its image (see `with_image`)")
+        saved.check_image(kept, picture.size, picture.digest())
+        try:
+            region = _checked_region(flip_axes(kept.region), picture.size)
+            if encoded is None or encoded.region != region:
+                encoded = self.pipeline.encode(picture, region)
+            options = kept.options
+            session = self.session(
+                encoded,
+                focus="auto" if options.focus else None,
+                local=options.local,
+                adapt=adapt,
+                drop_islands_px=options.drop_islands_px,
+                fill_holes_px=options.fill_holes_px,
+            )
+            kept.replay(session)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        return session
 
     def memory_plan(self, height: int, width: int) -> MemoryPlan:
         """Bytes that an image of this size will take.

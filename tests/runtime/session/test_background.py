@@ -91,17 +91,17 @@ def test_a_preview_is_the_click_and_leaves_the_session(segmenter: Segmenter, pho
     session, other = (segmenter.session(segmenter.encode(photo)) for _ in range(2))
     for click in CLICKS:
         before = session.prediction
-        shown = session.preview(*click)
+        shown = session.preview(Click(*click))
         assert session.prediction is before
         out = np.empty(before.mask.shape, np.uint8)
-        assert session.preview(*click, out=out).mask is out
-        later = session.submit_preview(*click).result(20)
+        assert session.preview(Click(*click), out=out).mask is out
+        later = session.submit_preview(Click(*click)).result(20)
         wanted = session.add_click(*click)
         for preview in (shown, later):
             same(preview, wanted)
             assert preview.changed == wanted.changed
         same(wanted, other.add_click(*click))
-    assert session.preview(9, 9, False).clicks != session.clicks
+    assert session.preview(Click(9, 9, False)).clicks != session.clicks
     session.undo()
 
 
@@ -110,7 +110,7 @@ def test_of_waiting_previews_the_newest_is_made_after_the_clicks(
 ) -> None:
     first = session.submit_click(80, 60)
     assert gate.entered.acquire(timeout=20)
-    previews = [session.submit_preview(x, 20, False) for x in (20, 30, 40)]
+    previews = [session.submit_preview(Click(x, 20, False)) for x in (20, 30, 40)]
     second = session.submit_click(90, 66)
     gate.open.release(3)
     assert [preview.cancelled() for preview in previews[:2]] == [True, True]
@@ -120,7 +120,7 @@ def test_of_waiting_previews_the_newest_is_made_after_the_clicks(
 
 
 def test_a_preview_on_a_mask_that_is_gone_is_dropped(session: Session, gate: Gate) -> None:
-    preview = session.submit_preview(80, 60)
+    preview = session.submit_preview(Click(80, 60))
     assert gate.entered.acquire(timeout=20)
     session.add_click(20, 20)
     gate.open.release()

@@ -14,7 +14,7 @@ EXITS = int(os.environ.get("TRTSEG_EXITS", "4"))
 PROGRAM = """
 import sys, time
 import numpy as np
-from trtseg import Segmenter
+from trtseg import Click, Segmenter
 
 segmenter = Segmenter.load(sys.argv[1], backend="onnxruntime", threads=1)
 encoded = segmenter.encode(np.zeros((480, 640, 3), np.uint8))
@@ -27,7 +27,7 @@ def again(session):
 for session in sessions:
     for _ in range(3):
         again(session)
-    session.submit_preview(9, 9)
+    session.submit_preview(Click(9, 9))
 time.sleep(float(sys.argv[2]))
 """
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import trtseg
-from trtseg import EngineError, Segmenter
+from trtseg import Box, Click, EngineError, Segmenter, Stroke
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.session import Session
 
@@ -89,13 +89,16 @@ CALLS: dict[str, Callable[[Session], object]] = {
     "add_click with a buffer": lambda s: s.add_click(
         5, 5, False, out=np.empty(s.encoded.image_size, np.uint8)
     ),
+    "add": lambda s: s.add(Box(2, 3, 60, 50), Stroke([(5, 5), (30, 9)], False)),
+    "remove": lambda s: s.remove(0),
+    "move": lambda s: s.move(0, 50, 20),
     "undo": lambda s: s.undo(),
     "redo": lambda s: s.redo(),
     "select": lambda s: s.select(1),
     "set_mask": lambda s: s.set_mask(np.ones(s.encoded.image_size, bool)),
     "reset": lambda s: s.reset(),
     "submit_click": lambda s: s.submit_click(5, 5, False).result(20),
-    "preview": lambda s: s.preview(5, 5, False),
+    "preview": lambda s: s.preview(Click(5, 5, False)),
 }
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trtseg.runtime.session.outlines import polygons, rle
+from trtseg.runtime.session.outlines import from_rle, polygons, rle
 
 masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40),
                    elements=st.sampled_from([0, 255]))  # fmt: skip
@@ -18,6 +18,24 @@ def test_run_lengths_are_cocos(mask: np.ndarray) -> None:
     coco = pytest.importorskip("pycocotools.mask")
     expected = coco.encode(np.asfortranarray(mask > 0).astype(np.uint8))
     assert rle(mask) == {"size": expected["size"], "counts": expected["counts"].decode()}
+
+
+@given(mask=masks)
+def test_run_lengths_are_read_back(mask: np.ndarray) -> None:
+    counts = str(rle(mask)["counts"])
+    np.testing.assert_array_equal(from_rle(mask.shape, counts), mask > 0)
+    with pytest.raises(ValueError, match="counts: expected run lengths that fill"):
+        from_rle((mask.shape[0] + 1, mask.shape[1]), counts)
+
+
+@given(counts=st.text(st.characters(max_codepoint=130), max_size=30))
+def test_other_texts_are_refused(counts: str) -> None:
+    try:
+        found = from_rle((7, 5), counts)
+    except ValueError as error:
+        assert str(error).startswith("counts: expected")
+    else:
+        assert rle(found)["size"] == [7, 5]
 
 
 def test_run_lengths_of_long_runs() -> None:

@@ -9,7 +9,7 @@ from tiny_model import write_tiny
 
 from trtseg import Click, EngineError, Segmenter
 from trtseg.runtime.session import Session
-from trtseg.runtime.session.choice import Preference
+from trtseg.runtime.maps.choice import Preference
 from trtseg.runtime.session.observation import Observation
 from trtseg.runtime.session.prediction import Prediction
 
@@ -197,7 +197,7 @@ def test_a_mask_is_continued_from(segmenter: Segmenter, photo: np.ndarray) -> No
 
 def test_a_model_without_mask_input_says_so(tmp_path: Path, photo: np.ndarray) -> None:
     plain = Segmenter.load(write_tiny(tmp_path / "plain", previous_mask=False), threads=1)
-    assert not plain.accepts_mask
+    assert not plain.accepts("mask")
     session = plain.session(plain.encode(photo))
     with pytest.raises(ValueError, match="takes no previous mask"):
         session.set_mask(np.zeros((120, 160), bool))
@@ -250,9 +250,10 @@ def test_a_buffer_of_the_caller_is_written(session: Session) -> None:
 def test_a_bad_click_changes_nothing(session: Session, arguments: tuple, error: type) -> None:
     session.add_click(80, 60)
     before = session.prediction
-    for call in (
-        session.add_click, session.submit_click, session.preview, session.submit_preview
-    ):  # fmt: skip
+    for call in (session.add, session.submit, session.preview, session.submit_preview):
+        with pytest.raises(error, match="expected"):
+            call(Click(*arguments))
+    for call in (session.add_click, session.submit_click):
         with pytest.raises(error, match="expected"):
             call(*arguments)
     assert session.prediction is before
@@ -349,7 +350,7 @@ def test_results_of_a_prediction(session: Session, photo: np.ndarray) -> None:
         p.cutout(photo[1:])
     assert len(p.polygons()) >= 1
     assert p.rle()["size"] == [120, 160]
-    assert "clicks=1" in repr(p)
+    assert "prompts=1" in repr(p)
 
 
 def test_a_region_is_all_that_is_looked_at(segmenter: Segmenter, photo: np.ndarray) -> None:
@@ -394,7 +395,7 @@ def test_an_adapters_weights_belong_to_their_click(segmenter: Segmenter, photo: 
     assert [weights for weights, _ in adapter.seen] == [0, 1]
     first, second = (observation for _, observation in adapter.seen)
     assert first.previous is None
-    assert len(second.positive) == len(second.negative) == 1
+    assert len(second.prompts.positive) == len(second.prompts.negative) == 1
     assert second.previous.shape == second.encoded.base.shape[1:]
     session.undo()
     session.add_click(70, 60)

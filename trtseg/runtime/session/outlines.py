@@ -99,3 +99,36 @@ def _packed(counts: list[int]) -> str:
             more = value != (-1 if group & 0x10 else 0)
             text.append((group | (0x20 if more else 0)) + 48)
     return text.decode("ascii")
+
+
+def from_rle(size: tuple[int, int], counts: str) -> np.ndarray:
+    """The mask that `rle` packed, uint8 [H, W] of 0 and 1.
+
+    Raises:
+        ValueError: these are no run lengths, or they do not fill the size exactly.
+    """
+    height, width = size
+    lengths = _unpacked(counts)
+    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
+        raise ValueError(f"counts: expected run lengths that fill {height} x {width} pixels")
+    values = (np.arange(len(lengths)) % 2).astype(np.uint8)
+    flat = np.repeat(values, lengths)
+    return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
+def _unpacked(text: str) -> list[int]:
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text:
+        group = ord(letter) - 48
+        if not 0 <= group < 64 or shift > 60:
+            raise ValueError(f"counts: expected compressed run lengths, got {letter!r} in them")
+        value |= (group & 0x1F) << shift
+        shift += 5
+        if not group & 0x20:
+            value -= (group & 0x10) << (shift - 4)
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    if shift:
+        raise ValueError("counts: expected compressed run lengths, got the beginning of some")
+    return counts

@@ -7,14 +7,13 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from trtseg.runtime.engine import Array, Memory
+from trtseg.runtime.engine import Memory
 from trtseg.runtime.image import Picture, as_picture
 from trtseg.runtime.session import outlines
-from trtseg.runtime.session.compose import box_of, compose, compose_probability
+from trtseg.runtime.maps.compose import box_of, compose, compose_probability
 from trtseg.runtime.session.cutout import cutout
 from trtseg.runtime.session.snapshot import Snapshot
-from trtseg.runtime.session.tidy import Tidy
-from trtseg.types import Click, Region, Timing, flip_axes
+from trtseg.types import Click, Prompt, Region, Timing, flip_axes
 
 
 class Prediction:
@@ -33,7 +32,9 @@ class Prediction:
             the overlap with the object to expect (of a model that selects as the paper does, the
             probability to be the best one). Empty before the first click, [0] after
             `set_mask`, 0 without a selector.
-        clicks: the clicks that led here.
+        prompts: those that led here, the oldest first.
+        obeyed: whether the networks gave every clicked pixel, and every stroke, its label by
+            themselves. False where the mask was made to, by the smallest change.
         timing: what it took.
         snapshot: what the session goes on from; not for callers.
     """
@@ -47,17 +48,22 @@ class Prediction:
         threshold: float,
         source: Picture | None,
         memory: Memory,
-        tidy: Tidy,
     ) -> None:
         self.mask = mask
         self.changed = None if changed is None else flip_axes(changed)
         self.selected = snapshot.selected
         self.scores = _scores(snapshot.scores)
-        self.clicks: tuple[Click, ...] = snapshot.clicks
+        self.prompts: tuple[Prompt, ...] = snapshot.prompts
+        self.obeyed = snapshot.selected < 0 or snapshot.obeyed[snapshot.selected]
         self.timing = timing
         self.snapshot, self._threshold, self._source = snapshot, threshold, source
-        self._memory, self._tidy = memory, tidy
+        self._memory = memory
         self._size = mask.shape
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """Those of `prompts` that are clicks."""
+        return self.snapshot.clicks
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
@@ -76,7 +82,7 @@ class Prediction:
             return _read_only(_given_mask(snapshot, self._size).astype(np.float32))
         if snapshot.candidates is None:
             return _read_only(np.zeros(self._size, np.float32))
-        shown, _ = _tidied(self._memory, snapshot, snapshot.selected, self._threshold, self._tidy)
+        shown = snapshot.candidates[snapshot.selected]
         return _read_only(
             compose_probability(
                 self._memory, shown, snapshot.region, self._size, self._threshold
@@ -89,16 +95,15 @@ class Prediction:
         snapshot = self.snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size)[None] * np.uint8(255))
-        count = 0 if snapshot.candidates is None else len(snapshot.candidates)
-        masks = np.empty((count, *self._size), np.uint8)
-        for index, mask in enumerate(masks):
-            shown, _ = _tidied(self._memory, snapshot, index, self._threshold, self._tidy)
+        candidates = () if snapshot.candidates is None else snapshot.candidates
+        masks = np.empty((len(candidates), *self._size), np.uint8)
+        for shown, mask in zip(candidates, masks, strict=True):
             compose(self._memory, shown, snapshot.region, self._threshold, mask)
         return _read_only(masks)
 
     @cached_property
     def grid_probabilities(self) -> np.ndarray:
-        """float32 [M, h, w]: all candidates as the network gave them, over `grid_region`."""
+        """float32 [M, h, w]: all candidates on the networks' grid, over `grid_region`."""
         candidates = self.snapshot.candidates
         if candidates is None:
             return _read_only(np.zeros((0, 1, 1), np.float32))
@@ -149,7 +154,7 @@ class Prediction:
     def __repr__(self) -> str:
         return (
             f"Prediction(box={self.box}, selected={self.selected}, "
-            f"scores={np.round(self.scores, 3).tolist()}, clicks={len(self.clicks)})"
+            f"scores={np.round(self.scores, 3).tolist()}, prompts={len(self.prompts)})"
         )
 
 
@@ -160,32 +165,20 @@ def compose_snapshot(
     out: np.ndarray,
     previous: np.ndarray | None,
     previous_box: Region | None,
-    tidy: Tidy,
 ) -> tuple[Region | None, Region | None]:
     """Write a snapshot's mask; see `compose`."""
     if snapshot.given is None and snapshot.candidates is not None:
-        shown, changed = _tidied(memory, snapshot, snapshot.selected, threshold, tidy)
-        composed = None if changed else snapshot.composed
+        shown = snapshot.candidates[snapshot.selected]
         return compose(
-            memory, shown, snapshot.region, threshold, out, previous, previous_box, composed
-        )
+            memory, shown, snapshot.region, threshold, out, previous, previous_box,
+            snapshot.composed,
+        )  # fmt: skip
     if snapshot.given is None:
         out.fill(0)
     else:
         np.multiply(_given_mask(snapshot, out.shape), np.uint8(255), out=out)
     box = box_of(out)
     return box, box if previous is None else box_of(cv2.bitwise_xor(out, previous))
-
-
-def _tidied(
-    memory: Memory, snapshot: Snapshot, index: int, threshold: float, tidy: Tidy
-) -> tuple[Array, bool]:
-    """(a candidate without crumbs and pinholes, in the backend's memory; whether it had any)."""
-    assert snapshot.candidates is not None
-    shown = snapshot.candidates[index]
-    found = memory.host(shown)
-    tidied = tidy.apply(found, snapshot.region, snapshot.clicks, threshold)
-    return (shown, False) if tidied is found else (memory.array(tidied), True)
 
 
 def _given_mask(snapshot: Snapshot, size: tuple[int, ...]) -> np.ndarray:

@@ -1,33 +1,53 @@
-"""One object being selected in one image."""
+"""One object being selected in one image.
+
+Long for what it is, the whole of a session's public face: most of it is what callers read.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.pipeline import Pipeline
+from trtseg.runtime.session import saved
+from trtseg.runtime.session.arguments import (
+    check_out,
+    checked_mask,
+    checked_prompts,
+    checked_selection,
+)
 from trtseg.runtime.session.background import Worker
+from trtseg.runtime.session.display import Display
+from trtseg.runtime.session.events import Added, Event, MaskSet, Selected, edited
 from trtseg.runtime.session.observation import Adapter, Observation, observe
-from trtseg.runtime.session.prediction import Prediction, compose_snapshot
-from trtseg.runtime.session.snapshot import Snapshot, Stepper
+from trtseg.runtime.session.prediction import Prediction
+from trtseg.runtime.session.snapshot import Stepper
 from trtseg.runtime.session.state import State
-from trtseg.runtime.session.tidy import USUAL, Tidy
-from trtseg.types import Click, Timing
+from trtseg.runtime.maps.tidy import USUAL, Tidy
+from trtseg.types import Box, Click, Lasso, Prompt, Stroke, Timing, moved
 
 NO_NETWORK = Timing()  # of an event that runs none
 
-class Session:
-    """Clicks on one object. Made by `Segmenter.session`.
 
-    What it shows is a pure function of its events (clicks, selections, masks that were set):
+class Session:
+    """Prompts for one object. Made by `Segmenter.session`.
+
+    What it shows is a pure function of its events (prompts, selections, masks that were set):
     undo, redo and any other way to the same events give the same mask, bit for bit. An event that
     fails leaves the session as it was. Every method may be called from any thread.
+
+    Prompts are values (`Click`, `Stroke`, `Box`, `Lasso`): `add`, `preview`, `submit` and
+    `submit_preview` take any of them, several as one event; `add_click`, `add_stroke`, `add_box`,
+    `add_lasso` and `submit_click` make them. Those are refused that lie outside of the image (or
+    the encoded region), or that the model was not made for (see `Segmenter.accepts`).
     """
 
     def __init__(
@@ -36,16 +56,21 @@ class Session:
         encoded: EncodedImage,
         *,
         focus: bool = True,
+        local: bool = False,
         adapter: Adapter | None = None,
         tidy: Tidy = USUAL,
     ) -> None:
-        self._pipeline, self._encoded, self._tidy = pipeline, encoded, tidy
-        self._stepper = Stepper(pipeline, encoded, focus=focus, adapter=adapter)
+        self._pipeline, self._encoded = pipeline, encoded
+        self._options = saved.Options(
+            focus, local, adapter is not None, tidy.drop_islands_px, tidy.fill_holes_px
+        )
+        self._stepper = Stepper(
+            pipeline, encoded, focus=focus, local=local, adapter=adapter, tidy=tidy
+        )
         self._lock = threading.RLock()  # held by what changes the state
         self._state = State((self._stepper.start(),))
         self._worker = Worker("trtseg-session")
-        # Two copies of masks that live in the caller's buffers: the shown one, and the next.
-        self._copies: list[np.ndarray] = []
+        self._display = Display(pipeline, encoded)
 
     @property
     def encoded(self) -> EncodedImage:
@@ -53,8 +78,13 @@ class Session:
         return self._encoded
 
     @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts that count, the oldest first: those since the last mask that was set."""
+        return self._state.present.prompts
+
+    @property
     def clicks(self) -> tuple[Click, ...]:
-        """The clicks that count, the oldest first."""
+        """Those of `prompts` that are clicks."""
         return self._state.present.clicks
 
     @property
@@ -69,25 +99,20 @@ class Session:
         return state.at + 1 < len(state.snapshots)
 
     def observations(self) -> tuple[Observation, ...]:
-        """What was known at each click that counts, over all that was encoded, oldest first.
+        """What was known at each call whose prompts count, over all that was encoded, oldest first.
 
-        `selected` is the candidate that the click's answer showed. Where the session looked at a
-        crop, `previous` is the last mask from before it.
+        `selected` is the candidate that the answer showed. Where the session looked at a crop,
+        `previous` is the last mask from before it.
         """
         host = self._pipeline.engines.memory.host
-        state = self._state
-        found = [
-            observe(
-                self._encoded,
-                after.clicks,
-                None if before.wide is None else host(before.wide),
-                after.selected,
-            )
-            for before, after in pairwise(state.snapshots[: state.at + 1])
-            if len(after.clicks) > len(before.clicks)
-        ]
-        # clicks from before a mask that was set do not count
-        return tuple(found[len(found) - len(state.present.clicks) :])
+        found: list[Observation] = []
+        for before, after in pairwise(self._state.present.history):
+            if isinstance(after.event, MaskSet):
+                found.clear()
+            elif isinstance(after.event, Added):
+                previous = None if before.wide is None else host(before.wide)
+                found.append(observe(self._encoded, after.prompts, previous, after.selected))
+        return tuple(found)
 
     @property
     def prediction(self) -> Prediction:
@@ -117,48 +142,91 @@ class Session:
             respected.append(bool(mask[min(y, height - 1), min(x, width - 1)]) == click.positive)
         return sum(respected) / len(respected) if respected else 1.0
 
-    def add_click(
-        self, x: float, y: float, positive: bool = True, *, out: np.ndarray | None = None
-    ) -> Prediction:
-        """Add a click and predict.
+    def add(self, *prompts: Prompt, out: np.ndarray | None = None) -> Prediction:
+        """Add prompts as one event, and predict: one run of the networks.
 
         Args:
-            x, y: image pixels; 0, 0 is the centre of the top-left pixel.
-            positive: True on the object, False on the background.
+            prompts: at least one, the newest last.
             out: uint8 [H, W], C-contiguous, for the mask; allocated when None.
 
         Raises:
-            TypeError: x or y is no number, positive no bool, or out no such array.
-            ValueError: the click lies outside the image (or the encoded region), or `out` has
+            TypeError: no prompt, or out no such array.
+            ValueError: a prompt lies outside, the model takes none of its kind, or `out` has
                 another size.
             EngineError: a network failed.
         """
-        click = self._checked_click(x, y, positive)
+        event = self._added(prompts)
         self._check_out(out)
         with self._lock:
-            start = perf_counter()
-            state = self._state
-            snapshot, timing = self._stepper.click(state.present, click)
-            return self._show(state.followed_by(snapshot), out, start, timing)
+            return self._follow(event, out)
 
-    def preview(
+    def add_click(
         self, x: float, y: float, positive: bool = True, *, out: np.ndarray | None = None
     ) -> Prediction:
-        """What `add_click` would give, for instance under a pointer that hovers.
+        """Add a click and predict; see `Click` and `add`."""
+        return self.add(Click(x, y, positive), out=out)
+
+    def add_stroke(
+        self,
+        points: Iterable[tuple[float, float]],
+        positive: bool = True,
+        radius_px: float = 3.0,
+        *,
+        out: np.ndarray | None = None,
+    ) -> Prediction:
+        """Add a line drawn over the object or the background; see `Stroke` and `add`."""
+        return self.add(Stroke(points, positive, radius_px), out=out)  # type: ignore[arg-type]
+
+    def add_box(
+        self, x0: float, y0: float, x1: float, y1: float, *, out: np.ndarray | None = None
+    ) -> Prediction:
+        """Add a rectangle around the object; see `Box` and `add`."""
+        return self.add(Box(x0, y0, x1, y1), out=out)
+
+    def add_lasso(
+        self, points: Iterable[tuple[float, float]], *, out: np.ndarray | None = None
+    ) -> Prediction:
+        """Add a closed line around the object; see `Lasso` and `add`."""
+        return self.add(Lasso(points), out=out)  # type: ignore[arg-type]
+
+    def remove(self, index: int, *, out: np.ndarray | None = None) -> Prediction:
+        """Show what there would be without one of `prompts`. `undo` brings it back.
+
+        What came after it is done again, so that this takes as many runs of the networks.
+
+        Raises:
+            TypeError: index is no integer.
+            ValueError: there is no such prompt.
+            EngineError: a network failed.
+        """
+        return self._edit(index, lambda prompt: None, out)
+
+    def move(
+        self, index: int, x: float, y: float, *, out: np.ndarray | None = None
+    ) -> Prediction:
+        """Show what there would be if one of `prompts` began at (x, y); see `types.moved`.
+
+        Raises:
+            As `remove` and `add`.
+        """
+        return self._edit(index, lambda prompt: moved(prompt, x, y), out)
+
+    def preview(self, *prompts: Prompt, out: np.ndarray | None = None) -> Prediction:
+        """What `add` would give, for instance under a pointer that hovers.
 
         The session stays as it is; `changed` is the difference to the mask that it shows.
 
-        Args, Raises: as `add_click`.
+        Args, Raises: as `add`.
         """
-        click = self._checked_click(x, y, positive)
+        event = self._added(prompts)
         self._check_out(out)
-        return self._preview(self._state, click, out)
+        return self._preview(self._state, event, out)
 
     def select(self, index: int, *, out: np.ndarray | None = None) -> Prediction:
-        """Show another candidate; later clicks keep to it as far as they agree.
+        """Show another candidate; later prompts keep to it as far as they agree.
 
-        After a selection each click shows, among the candidates that violate the fewest clicks,
-        the one most like the selected candidate away from the clicks that came since; without
+        After a selection each prompt shows, among the candidates that violate the fewest,
+        the one most like the selected candidate away from those that came since; without
         a selection the model's selector decides. `undo` takes a selection back.
 
         Raises:
@@ -166,46 +234,26 @@ class Session:
             ValueError: there is no such candidate.
         """
         self._check_out(out)
-        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
-            raise TypeError(f"index: expected an integer, got {index!r}")
         with self._lock:
-            start = perf_counter()
-            state = self._state
-            before = state.present
-            count = 0 if before.candidates is None else len(before.candidates)
-            if count == 0:
-                raise ValueError(f"index: expected none before the first click, got {index}")
-            if not 0 <= index < count:
-                raise ValueError(f"index: expected 0 to {count - 1}, got {index}")
-            snapshot = self._stepper.select(before, int(index))
-            return self._show(state.followed_by(snapshot).next_epoch(), out, start)
+            shown = self._state.present.candidates
+            return self._follow(checked_selection(index, 0 if shown is None else len(shown)), out)
 
     def set_mask(self, mask: np.ndarray, *, out: np.ndarray | None = None) -> Prediction:
-        """Continue from an existing mask; earlier clicks no longer count, until undone.
+        """Continue from an existing mask; earlier prompts no longer count, until undone.
 
         Args:
             mask: [H, W] of the image's size, bool or integer; non-zero is object.
-            out: as for `add_click`.
+            out: as for `add`.
 
         Raises:
             TypeError: not such an array.
             ValueError: of another size, or the model takes no previous mask (see
-                `Segmenter.accepts_mask`).
+                `Segmenter.accepts`).
         """
         self._check_out(out)
-        size = self._encoded.image_size
-        if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "bui":
-            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-            raise TypeError(f"mask: expected a bool or integer array, got {kind}")
-        if mask.shape != size:
-            raise ValueError(f"mask: expected shape {list(size)}, got {list(mask.shape)}")
-        if not self._pipeline.manifest.guidance.previous_mask:
-            raise ValueError("mask: this model takes no previous mask")
+        event = checked_mask(mask, self._encoded.image_size, self._pipeline.manifest)
         with self._lock:
-            start = perf_counter()
-            state = self._state
-            snapshot = self._stepper.set_mask(state.present, mask != 0)
-            return self._show(state.followed_by(snapshot).next_epoch(), out, start)
+            return self._follow(event, out)
 
     def undo(self, *, out: np.ndarray | None = None) -> Prediction:
         """Take the last event back. Exact, and no network runs.
@@ -234,33 +282,31 @@ class Session:
             start = State((self._stepper.start(),), epoch=self._state.epoch)
             return self._show(start.next_epoch(), out, perf_counter())
 
-    def submit_click(
-        self, x: float, y: float, positive: bool = True
-    ) -> Future[Prediction]:
-        """`add_click` on a thread of the session's own: all clicks count, in their order.
+    def submit(self, *prompts: Prompt) -> Future[Prediction]:
+        """`add` on a thread of the session's own: all that is submitted counts, in its order.
 
-        Each future gets its click's prediction; an editor that has fallen behind shows the last.
-        `cancel()` of a future takes its click back until the moment the result is delivered, also
-        while it is being computed. What the user does to the mask that is shown, by `undo`,
-        `redo`, `select`, `set_mask` or `reset`, drops the clicks that wait or run, which he had
-        made on a mask to come: their futures are cancelled. After an `add_click` meanwhile they
+        Each future gets its event's prediction; an editor that has fallen behind shows the last.
+        `cancel()` of a future takes its prompts back until the moment the result is delivered,
+        also while it is being computed. What the user does to the mask that is shown, by `undo`,
+        `redo`, `select`, `set_mask`, `remove`, `move` or `reset`, drops what waits or runs, which
+        he had made on a mask to come: those futures are cancelled. After an `add` meanwhile they
         count on top of it. Callbacks of the future run on the session's thread, or where `cancel`
         is called; never under the session's lock. When the program ends, what waits is dropped.
 
         Raises:
-            TypeError, ValueError: as `add_click`, at once.
+            TypeError, ValueError: as `add`, at once.
             EngineError: the system has no thread.
         """
-        click = self._checked_click(x, y, positive)
+        event = self._added(prompts)
         epoch = self._state.epoch  # without the lock: this must not wait for a click that runs
 
         def job(future: Future[Prediction]) -> None:
             while (state := self._state).epoch == epoch and not future.cancelled():
                 start = perf_counter()
-                snapshot, timing = self._stepper.click(state.present, click)
+                snapshot, timing = self._stepper.apply(state.present, event)
                 with self._lock:
                     if self._state.moment != state.moment:
-                        continue  # a click was added meanwhile, or this one is stale
+                        continue  # something was added meanwhile, or this is stale
                     # From here on the result cannot be cancelled, and is delivered.
                     if not future.set_running_or_notify_cancel():
                         return
@@ -272,22 +318,26 @@ class Session:
 
         return self._worker.submit(job)
 
-    def submit_preview(
+    def submit_click(
         self, x: float, y: float, positive: bool = True
     ) -> Future[Prediction]:
-        """`preview` on the session's thread, when no click waits.
+        """`submit` of a click."""
+        return self.submit(Click(x, y, positive))
+
+    def submit_preview(self, *prompts: Prompt) -> Future[Prediction]:
+        """`preview` on the session's thread, when nothing that was submitted waits.
 
         The newest alone is made: the future of one that still waited is cancelled, as is that of
         one on a mask that is no longer shown when it is there.
 
         Raises:
-            As `submit_click`.
+            As `submit`.
         """
-        click = self._checked_click(x, y, positive)
+        event = self._added(prompts)
 
         def job(future: Future[Prediction]) -> None:
             state = self._state
-            prediction = self._preview(state, click, None)
+            prediction = self._preview(state, event, None)
             if self._state.moment != state.moment:
                 _drop(future)
             elif future.set_running_or_notify_cancel():
@@ -299,10 +349,54 @@ class Session:
         """Return once everything that was submitted is answered or dropped."""
         self._worker.wait()
 
-    def _preview(self, state: State, click: Click, out: np.ndarray | None) -> Prediction:
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what there is to a JSON file, whole or not at all; `Segmenter.open` goes on.
+
+        All is there by value but the image and the model, which are named by their hashes. What
+        could be redone is not kept, nor what an adapter has learnt but how it came to it.
+
+        Raises:
+            ValueError: the encoding is without its image (see `EncodedImage.with_image`).
+            OSError: it cannot be written.
+        """
+        saved.write(Path(path), self._encoded, self._options, self._state.present.events)
+
+    def _added(self, prompts: tuple[Prompt, ...]) -> Added:
+        return checked_prompts(prompts, self._encoded.region, self._pipeline.manifest)
+
+    def _follow(self, event: Event, out: np.ndarray | None) -> Prediction:
         start = perf_counter()
-        snapshot, timing = self._stepper.click(state.present, click)
-        return self._compose(state, snapshot, out, start, timing)
+        state = self._state
+        snapshot, timing = self._stepper.apply(state.present, event)
+        following = state.followed_by(snapshot)
+        if not isinstance(event, Added):
+            following = following.next_epoch()
+        return self._show(following, out, start, timing)
+
+    def _edit(
+        self, index: int, edit: Callable[[Prompt], Prompt | None], out: np.ndarray | None
+    ) -> Prediction:
+        self._check_out(out)
+        with self._lock:
+            start = perf_counter()
+            state = self._state
+            kept, again = edited(state.present.events, index, edit)
+            snapshot, spent = state.present.history[kept], Timing()
+            for event in again:
+                if isinstance(event, Added):
+                    event = self._added(event.prompts)
+                elif isinstance(event, Selected) and snapshot.candidates is None:
+                    continue  # what was chosen from is gone
+                # Where to look next depends on the mask that is shown.
+                shown = self._display.show(State((snapshot,)), snapshot, None, start, spent)
+                snapshot, timing = self._stepper.apply(shown.snapshot, event)
+                spent = spent + timing
+            return self._show(state.followed_by(snapshot).next_epoch(), out, start, spent)
+
+    def _preview(self, state: State, event: Added, out: np.ndarray | None) -> Prediction:
+        start = perf_counter()
+        snapshot, timing = self._stepper.apply(state.present, event)
+        return self._display.show(state, snapshot, out, start, timing)
 
     def _move(self, step: int, name: str, out: np.ndarray | None) -> Prediction:
         self._check_out(out)
@@ -318,70 +412,15 @@ class Session:
     ) -> Prediction:
         """Make the mask of a state, and make it the present one; nothing changes if that fails."""
         before = self._state
-        prediction = self._compose(before, state.present, out, start, timing)
+        prediction = self._display.show(before, state.present, out, start, timing)
         shown = prediction.mask
         if out is not None:
-            shown = self._spare(before.shown)
-            np.copyto(shown, out)
+            shown = self._display.keep(out, before.shown)
         self._state = state.with_shown(prediction, shown)
         return prediction
 
-    def _compose(
-        self,
-        before: State,
-        snapshot: Snapshot,
-        out: np.ndarray | None,
-        start: float,
-        timing: Timing,
-    ) -> Prediction:
-        """Write a snapshot's mask, and tell what differs from the one that is shown."""
-        begin = perf_counter()
-        mask = np.empty(self._encoded.image_size, np.uint8) if out is None else out
-        threshold, memory = self._pipeline.manifest.threshold, self._pipeline.engines.memory
-        previous_box = None if before.shown is None else before.present.box
-        box, changed = compose_snapshot(
-            memory, snapshot, threshold, mask, before.shown, previous_box, self._tidy
-        )
-        if out is None:
-            mask.flags.writeable = False
-        now = perf_counter()
-        timing = replace(
-            timing, compose_ms=(now - begin) * 1e3, total_ms=(now - start) * 1e3
-        )
-        shown = replace(snapshot, box=box, composed=None)
-        source = self._encoded.source
-        return Prediction(
-            shown, mask, changed, timing, threshold, source, memory, self._tidy
-        )
-
-    def _spare(self, shown: np.ndarray | None) -> np.ndarray:
-        """That one of the copies which is not shown."""
-        for copy in self._copies:
-            if copy is not shown:
-                return copy
-        self._copies.append(np.empty(self._encoded.image_size, np.uint8))
-        return self._copies[-1]
-
-    def _checked_click(self, x: float, y: float, positive: bool) -> Click:
-        click = Click(x, y, positive)
-        y0, x0, y1, x1 = self._encoded.region
-        for name, value, low, high in (("x", click.x, x0, x1), ("y", click.y, y0, y1)):
-            if not low - 0.5 <= value <= high - 0.5:
-                raise ValueError(
-                    f"{name}: expected {low} to {high - 1}, inside the image, got {value:g}"
-                )
-        return click
-
     def _check_out(self, out: np.ndarray | None) -> None:
-        if out is None:
-            return
-        good = isinstance(out, np.ndarray) and out.dtype == np.uint8
-        if not good or not out.flags.c_contiguous or not out.flags.writeable:
-            raise TypeError("out: expected a writable, C-contiguous uint8 NumPy array")
-        if out.shape != self._encoded.image_size:
-            raise ValueError(
-                f"out: expected shape {list(self._encoded.image_size)}, got {list(out.shape)}"
-            )
+        check_out(out, self._encoded.image_size)
 
 
 def _drop(future: Future) -> None:

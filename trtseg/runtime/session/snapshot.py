@@ -17,10 +17,13 @@ import numpy as np
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array
 from trtseg.runtime.pipeline import Candidates, Pipeline
-from trtseg.runtime.session.choice import Preference
-from trtseg.runtime.session.focus import covers, focus_region, object_box, resample, seam_weight
+from trtseg.runtime.maps.choice import Preference
+from trtseg.runtime.maps.correction import enforce, keep_local
+from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
+from trtseg.runtime.maps.focus import covers, focus_region, object_box, resample, seam_weight
 from trtseg.runtime.session.observation import Adapter, Weights, observe
-from trtseg.types import Click, Region, Timing
+from trtseg.runtime.maps.tidy import Tidy
+from trtseg.types import Click, Prompt, Region, Timing
 
 KEPT_CROPS = 2
 
@@ -30,11 +33,14 @@ class Snapshot:
     """A state; its arrays are never written again.
 
     Attributes:
-        clicks: all clicks that count, the oldest first.
+        before: what it followed from; None for the first.
+        event: what made it of that.
+        prompts: all that count, the oldest first.
         region: where `candidates` lie in the image.
         candidates: probabilities [M, H, W] on the base grid; None while nothing is selected.
         scores: float32 [M] of the selector.
         selected: index of the map that is shown; -1 while nothing is selected.
+        obeyed: of each candidate, whether it agreed with the prompts before it was made to.
         wide: the last map [H, W] over all that was encoded, before any focus crop.
         surround: in a crop, what its border fades into, float32 [H, W].
         preference: the candidate that the user chose, if any.
@@ -46,10 +52,13 @@ class Snapshot:
     """
 
     region: Region
-    clicks: tuple[Click, ...] = ()
+    before: Snapshot | None = None
+    event: Event | None = None
+    prompts: tuple[Prompt, ...] = ()
     candidates: Array | None = None
     scores: np.ndarray | None = None
     selected: int = -1
+    obeyed: tuple[bool, ...] = ()
     wide: Array | None = None
     surround: np.ndarray | None = None
     preference: Preference | None = None
@@ -57,6 +66,24 @@ class Snapshot:
     box: Region | None = None
     weights: Weights = None
     composed: np.ndarray | None = None
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """Those of the prompts that are clicks."""
+        return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
+
+    @property
+    def history(self) -> tuple[Snapshot, ...]:
+        """All that it followed from, the first one first, and itself."""
+        found = [self]
+        while found[-1].before is not None:
+            found.append(found[-1].before)
+        return tuple(reversed(found))
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What led here, the oldest first: of `history`, each but the first one's."""
+        return tuple(step.event for step in self.history if step.event is not None)
 
 
 class Stepper:
@@ -68,10 +95,13 @@ class Stepper:
         encoded: EncodedImage,
         *,
         focus: bool,
+        local: bool,
+        tidy: Tidy,
         adapter: Adapter | None = None,
     ) -> None:
         self.encoded = encoded
         self._pipeline, self._adapter = pipeline, adapter
+        self._local, self._tidy = local, tidy
         self._focus = focus and encoded.source is not None
         self._crops: OrderedDict[Region, EncodedImage] = OrderedDict()
 
@@ -80,40 +110,53 @@ class Stepper:
         weights = None if self._adapter is None else self._adapter.start()
         return Snapshot(self.encoded.region, weights=weights)
 
-    def click(self, before: Snapshot, click: Click) -> tuple[Snapshot, Timing]:
-        """The state after one more click; `before` is left as it is, whatever happens."""
+    def apply(self, before: Snapshot, event: Event) -> tuple[Snapshot, Timing]:
+        """The state after an event; `before` is left as it is, whatever happens."""
+        if isinstance(event, Added):
+            return self._add(before, event)
+        after = self._select if isinstance(event, Selected) else self._set_mask
+        return after(before, event), Timing()
+
+    def _add(self, before: Snapshot, event: Added) -> tuple[Snapshot, Timing]:
         pipeline = self._pipeline
         memory = pipeline.engines.memory
-        clicks = (*before.clicks, click)
-        region = self._region(before, click)
+        prompts = (*before.prompts, *event.prompts)
+        region = self._region(before, prompts)
         encoded, focus_encode_ms = self._encoding(region)
         previous, surround = self._carry(before, region)
         start = perf_counter()
         weights, engine = before.weights, None
         if self._adapter is not None:
             shown = None if previous is None else memory.host(previous)
-            observation = observe(encoded, clicks, shown, before.selected)
+            observation = observe(encoded, prompts, shown, before.selected)
             weights = self._adapter.adapt(weights, observation)
             engine = self._adapter.engine(weights)
         adapt_ms = (perf_counter() - start) * 1e3 if self._adapter is not None else 0.0
         # Only the selector's own choice, unfaded, is known before the host has seen the candidates.
         leads = surround is None and before.preference is None
-        found = pipeline.click(encoded, clicks, previous, engine, compose=leads)
+        found = pipeline.click(encoded, prompts, previous, engine, compose=leads)
         candidates = found.probabilities
         if surround is not None:
             candidates = self._fade(candidates, surround, region)
-        selected = self._choose(before, found, candidates, region, clicks)
+        selected = self._choose(before, found, candidates, region, prompts)
+        seen = candidates
+        candidates, obeyed = self._corrected(
+            candidates, selected, previous, region, prompts, event.prompts
+        )
         after = Snapshot(
             region=region,
-            clicks=clicks,
+            before=before,
+            event=event,
+            prompts=prompts,
             candidates=candidates,
             scores=found.scores,
             selected=selected,
+            obeyed=obeyed,
             wide=candidates[selected] if surround is None else before.wide,
             surround=surround,
             preference=before.preference,
             weights=weights,
-            composed=found.mask,
+            composed=found.mask if candidates is seen else None,
         )
         return after, Timing(
             focus_encode_ms=focus_encode_ms,
@@ -123,43 +166,50 @@ class Stepper:
             select_ms=found.select_ms,
         )
 
-    def select(self, before: Snapshot, index: int) -> Snapshot:
-        """The state in which the user prefers candidate `index`."""
+    def _select(self, before: Snapshot, event: Selected) -> Snapshot:
+        index = event.index
         candidates: Any = before.candidates  # the caller has checked that there is an `index`
         chosen = np.array(self._pipeline.engines.memory.host(candidates[index]), np.float32)
         return replace(
             before,
+            before=before,
+            event=event,
             selected=index,
             wide=candidates[index] if before.surround is None else before.wide,
-            preference=Preference(before.region, chosen, len(before.clicks)),
+            preference=Preference(before.region, chosen, len(before.prompts)),
             box=None,
         )
 
-    def set_mask(self, before: Snapshot, mask: np.ndarray) -> Snapshot:
-        """The state that continues from a mask, bool [H, W]; earlier clicks no longer count."""
+    def _set_mask(self, before: Snapshot, event: MaskSet) -> Snapshot:
         encoded = self.encoded
+        image_height, image_width = encoded.image_size
+        mask = np.unpackbits(event.packed, count=image_height * image_width)
+        mask = mask.reshape(encoded.image_size)
         y0, x0, y1, x1 = encoded.region
         height, width = self._pipeline.grid(encoded.working_size)
-        inside = np.ascontiguousarray(mask[y0:y1, x0:x1]).view(np.uint8)
+        inside = np.ascontiguousarray(mask[y0:y1, x0:x1])
         method = cv2.INTER_AREA if height * width < inside.size else cv2.INTER_LINEAR
         small = cv2.resize(inside * np.uint8(255), (width, height), interpolation=method)
         small = small.astype(np.float32) / 255
         candidates = self._pipeline.engines.memory.array(small[None])
         return Snapshot(
             region=encoded.region,
+            before=before,
+            event=event,
             candidates=candidates,
             scores=np.zeros(1, np.float32),
             selected=0,
+            obeyed=(True,),
             wide=candidates[0],
-            given=np.packbits(mask),
+            given=event.packed,
             weights=before.weights,
         )
 
-    def _region(self, before: Snapshot, click: Click) -> Region:
+    def _region(self, before: Snapshot, prompts: tuple[Prompt, ...]) -> Region:
         whole = self.encoded.region
         if not self._focus or before.candidates is None:
             return whole
-        box = object_box(before.box, (*before.clicks, click))
+        box = object_box(before.box, prompts, whole)
         return focus_region(
             whole, before.region, box, max(self.encoded.working_size)
         )
@@ -215,10 +265,40 @@ class Stepper:
         found: Candidates,
         candidates: Array,
         region: Region,
-        clicks: tuple[Click, ...],
+        prompts: tuple[Prompt, ...],
     ) -> int:
         if before.preference is None:
             return int(found.scores.argmax())
         values = self._pipeline.engines.memory.host(candidates)
         threshold = self._pipeline.manifest.threshold
-        return before.preference.choose(values, region, clicks, threshold)
+        return before.preference.choose(values, region, prompts, threshold)
+
+    def _corrected(
+        self,
+        candidates: Array,
+        selected: int,
+        previous: Array | None,
+        region: Region,
+        prompts: tuple[Prompt, ...],
+        newest: tuple[Prompt, ...],
+    ) -> tuple[Array, tuple[bool, ...]]:
+        """(what is shown of candidates, which of them held to the prompts by themselves)."""
+        memory, threshold = self._pipeline.engines.memory, self._pipeline.manifest.threshold
+        found = memory.host(candidates)
+        given = maps = list(found)
+        if self._local and previous is not None:
+            shown, before = maps[selected], memory.host(previous)
+            merged = keep_local(before, shown, newest, region, threshold)
+            maps = [merged if each is shown else each for each in maps]
+        maps = [self._tidy.apply(each, region, prompts, threshold) for each in maps]
+        values = found
+        if any(a is not b for a, b in zip(given, maps, strict=True)):
+            values = np.stack(maps).astype(found.dtype)
+        size = self.encoded.image_size
+        values, obeyed = enforce(values, prompts, region, size, threshold)
+        if values is found:
+            return candidates, obeyed
+        result = memory.array(values)
+        if isinstance(result, np.ndarray):
+            result.flags.writeable = False
+        return result, obeyed

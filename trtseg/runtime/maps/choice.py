@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trtseg.runtime.prompts import on_grid
-from trtseg.runtime.session.focus import resample
+from trtseg.runtime.maps.focus import resample
 from trtseg.types import Prompt, Region
 
 EVIDENCE = 0.1  # of the grid's longer side: how far around a new click agreement is not asked for
@@ -21,15 +21,15 @@ class Preference:
     Attributes:
         region: where its map lies.
         probability: float32 [H, W] on the base grid.
-        clicks: how many clicks there were at that time.
+        prompts: how many there were at that time.
     """
 
     region: Region
     probability: np.ndarray
-    clicks: int
+    prompts: int
 
     def choose(
-        self, candidates: np.ndarray, region: Region, clicks: Sequence[Prompt], threshold: float
+        self, candidates: np.ndarray, region: Region, prompts: Sequence[Prompt], threshold: float
     ) -> int:
         """The candidate that keeps to the selected one as far as the clicks agree.
 
@@ -42,12 +42,12 @@ class Preference:
         Args:
             candidates: [M, H, W] on the base grid of `region`.
             region: where the candidates lie.
-            clicks: all clicks, the newest last.
+            prompts: all of them, the newest last.
             threshold: probability from which a cell is object.
         """
         grid = candidates.shape[1:]
         violations = np.zeros(len(candidates), int)
-        drawn = on_grid(clicks, region, grid)
+        drawn = on_grid(prompts, region, grid)
         for positive, points in ((True, drawn.positive), (False, drawn.negative)):
             cells = np.floor(points + 0.5)
             rows, columns = np.clip(cells, 0, np.array(grid) - 1).astype(int).T
@@ -55,7 +55,7 @@ class Preference:
         agree = np.ones(grid, bool)
         radius = EVIDENCE * max(grid)
         y, x = np.ogrid[: grid[0], : grid[1]]
-        newer = on_grid(clicks[self.clicks :], region, grid)
+        newer = on_grid(prompts[self.prompts :], region, grid)
         for cy, cx in np.concatenate([newer.positive, newer.negative]):
             agree &= (y - cy) ** 2 + (x - cx) ** 2 > radius**2
         wanted = resample(self.probability, self.region, region)[agree]

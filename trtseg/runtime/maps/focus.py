@@ -11,22 +11,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trtseg.types import Click, Region
+from trtseg.types import Click, Prompt, Region, Stroke
 
 EXPAND = 1.4  # side of the crop over side of the object's box
 KEEP = 1.15  # the object's box, expanded by this, must stay inside the crop
 FOCUS_BELOW = 0.6  # crop when its side is at most this part of the image's
 REFINE_BELOW = 0.5  # crop again when a new crop's side is at most this part of the present one's
 SMALLEST = 0.25  # of the working size's long side: never enlarge more than four times
+_FAR = 1e9  # pixels; further out nothing differs
 SEAM = 1 / 16  # of the crop's side, over which it fades into what surrounds it
 
 
-def object_box(mask_box: Region | None, clicks: Sequence[Click]) -> Region | None:
-    """The box (y0, x0, y1, x1) around a mask's box and the clicks; None without either."""
+def object_box(
+    mask_box: Region | None, prompts: Sequence[Prompt], whole: Region
+) -> Region | None:
+    """The box (y0, x0, y1, x1) around a mask's box and the prompts; None without either.
+
+    What of the prompts lies outside of `whole` does not count.
+    """
     boxes = [] if mask_box is None else [mask_box]
-    for click in clicks:
-        y, x = click.pixel
-        boxes.append((y, x, y + 1, x + 1))
+    for prompt in prompts:
+        if isinstance(prompt, Click):
+            y, x = prompt.pixel
+            boxes.append((y, x, y + 1, x + 1))
+            continue
+        margin = min(prompt.radius_px, _FAR) if isinstance(prompt, Stroke) else 0.0
+        points = prompt.points if isinstance(prompt, Stroke) else prompt.outline
+        xs, ys = (np.clip(np.array(axis), -_FAR, _FAR) for axis in zip(*points, strict=True))
+        y0, x0 = (int(np.floor(axis.min() - margin + 0.5)) for axis in (ys, xs))
+        y1, x1 = (int(np.floor(axis.max() + margin + 0.5)) + 1 for axis in (ys, xs))
+        box = _clip((y0, x0, y1, x1), whole)
+        if box[0] < box[2] and box[1] < box[3]:
+            boxes.append(box)
     if not boxes:
         return None
     lows, highs = np.array(boxes)[:, :2].min(0), np.array(boxes)[:, 2:].max(0)

@@ -46,6 +46,7 @@ class Tidy:
                 raise TypeError(f"{name}: expected a number, got {value!r}")
             if not 0 <= value < np.inf:
                 raise ValueError(f"{name}: expected >= 0, got {value}")
+            object.__setattr__(self, name, float(value))
 
     def apply(
         self, probability: np.ndarray, region: Region, clicks: Sequence[Prompt], threshold: float

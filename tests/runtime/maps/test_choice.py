@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from trtseg import Click
-from trtseg.runtime.session.choice import Preference
+from trtseg.runtime.maps.choice import Preference
 
 REGION = (0, 0, 40, 40)
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trtseg import Click
-from trtseg.runtime.session.focus import (
+from trtseg import Box, Click, Lasso, Stroke
+from trtseg.runtime.maps.focus import (
     FOCUS_BELOW,
     covers,
     focus_region,
@@ -57,9 +57,19 @@ def test_large_objects_and_tiny_images_stay_whole() -> None:
 
 
 def test_object_box_holds_mask_and_clicks() -> None:
-    assert object_box(None, ()) is None
-    assert object_box(None, (Click(3.4, 5.6),)) == (6, 3, 7, 4)
-    assert object_box((2, 2, 4, 4), (Click(10, 0, False),)) == (0, 2, 4, 11)
+    whole = (0, 0, 50, 60)
+    assert object_box(None, (), whole) is None
+    assert object_box(None, (Click(3.4, 5.6),), whole) == (6, 3, 7, 4)
+    assert object_box((2, 2, 4, 4), (Click(10, 0, False),), whole) == (0, 2, 4, 11)
+
+
+def test_object_box_holds_strokes_boxes_and_loops_as_far_as_they_are_inside() -> None:
+    whole = (0, 0, 50, 60)
+    assert object_box(None, (Stroke([(10, 20), (15, 22)], radius_px=2),), whole) == (18, 8, 25, 18)
+    assert object_box(None, (Stroke([(10, 20), (1e300, 20)], radius_px=0),), whole) == (20, 10, 21, 60)
+    assert object_box((40, 0, 41, 1), (Box(5, 6, 9, 12),), whole) == (6, 0, 41, 10)
+    assert object_box(None, (Lasso([(-9, 3), (4, 3), (4, 8)]),), whole) == (3, 0, 9, 5)
+    assert object_box(None, (Lasso([(70, 3), (74, 3), (74, 8)]),), whole) is None
 
 
 @given(target=boxes())
