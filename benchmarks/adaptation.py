@@ -33,7 +33,7 @@ from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.network import segment_network
 
 # grid and network: of `lite` at a working size of 384 pixels, as in the experiments of
-# docs/adaptation, and the paper's at full resolution
+# docs/adaptation.md, and the paper's at full resolution
 GRIDS: dict[str, tuple[tuple[int, int], Callable[[], NetworkConfig]]] = {
     "lite": ((72, 96), lite_config),
     "vga": ((480, 640), NetworkConfig),

@@ -22,28 +22,21 @@ COMMANDS = {
     "build-engine": ("trtseg.commands.build_engine", "build a model's TensorRT engines"),
     "engines": ("trtseg.commands.engines", "list, verify or prune the engines that were built"),
     "bench": ("trtseg.commands.bench", "measure the latency of a model on this machine"),
-    "evaluate": ("trtseg.evaluate.command", "count the clicks a model needs on a data set"),
-    "train": ("trtseg.train.command", "train a model (needs torch)"),
-    "export": ("trtseg.export.command", "make a bundle of a trained model (needs torch)"),
+    "evaluate": ("trtseg.commands.evaluate", "count the clicks a model needs on a data set"),
+    "study": ("trtseg.commands.study", "run, list and render the studies: tables of the papers"),
+    "train": ("trtseg.commands.train", "train a model (needs torch)"),
+    "export": ("trtseg.commands.export", "make a bundle of a trained model (needs torch)"),
     "export-triton": (
-        "trtseg.export.triton_command",
+        "trtseg.commands.export_triton",
         "write a model's networks as a repository of the Triton server",
     ),
     "train-corrections": (
-        "trtseg.train.corrections_command",
+        "trtseg.commands.train_corrections",
         "train continuous adaptation's initial model (needs torch)",
     ),
     "importance": (
-        "trtseg.adapt.importance_command",
+        "trtseg.commands.importance",
         "compute which weights adaptation should hold on to (needs torch)",
-    ),
-    "adapt-demo": (
-        "trtseg.adapt.demo_command",
-        "replay clicks over a folder with and without adaptation (needs torch)",
-    ),
-    "adapt-experiment": (
-        "trtseg.adapt.experiment_command",
-        "count clicks with and without adaptation (needs torch)",
     ),
 }
 # Modules that an extra of the package brings.

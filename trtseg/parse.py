@@ -33,8 +33,8 @@ def build(kind: type[T], value: Any, name: str) -> T:
     tuple of dataclasses is wanted one object may stand for itself alone.
 
     Args:
-        kind: a dataclass, int, float, bool, str, None, a union, `dict[str, X]`, `tuple[X, ...]`
-            or `tuple[X, Y]`.
+        kind: a dataclass, int, float, bool, str, None, a union, `dict[str, X]`, `tuple[X, ...]`,
+            `tuple[X, Y]`, or Any, which is not looked at.
         value: the JSON value.
         name: its place, for messages.
 
@@ -46,6 +46,8 @@ def build(kind: type[T], value: Any, name: str) -> T:
 
 
 def _build(kind: Any, value: Any, name: str) -> Any:
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value, name)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

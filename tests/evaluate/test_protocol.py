@@ -7,7 +7,7 @@ import pytest
 
 from trtseg.evaluate.clicks import StandardClicker
 from trtseg.evaluate.datasets import open_dataset
-from trtseg.evaluate.protocol import best_candidate_iou, record_object, run_object
+from trtseg.evaluate.protocol import best_candidate_iou, record_object
 
 from .methods import DiskSession, write_folder
 
@@ -32,7 +32,7 @@ def test_ious_are_those_of_the_masks_in_order():
     sample = sample_of([[1, 1, 1, 1, 0, 0]])
     masks = [np.array([row], np.uint8) * 255 for row in ([1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 1, 0])]
     session = Script(masks)
-    ious = run_object(session, sample, StandardClicker(sample.mask), 2)
+    ious = record_object(session, sample, StandardClicker(sample.mask), 2).ious
     np.testing.assert_allclose(ious, [1 / 4, 3 / 5])
     # the first click on the object's centre, the second on what was missed
     assert session.clicks == [(0, 0, True), (1, 0, True)]
@@ -57,7 +57,8 @@ def test_errors_on_void_are_no_errors():
 def test_stopping_at_a_target_leaves_noc_unchanged(tmp_path):
     sample = open_dataset(write_folder(tmp_path, 1))[0]
     size = sample.mask.shape
-    full = run_object(DiskSession(size, 4), sample, StandardClicker(sample.mask), 15)
+    full = record_object(DiskSession(size, 4), sample, StandardClicker(sample.mask), 15).ious
+    full = np.array(full)
     early = record_object(
         DiskSession(size, 4), sample, StandardClicker(sample.mask), 15, stop_at=0.4
     )
@@ -101,4 +102,4 @@ def test_best_candidate_is_enlarged_to_the_image():
 def test_bad_number_of_clicks():
     sample = sample_of([[1]])
     with pytest.raises(ValueError, match="max_clicks"):
-        run_object(Script([]), sample, StandardClicker(sample.mask), 0)
+        record_object(Script([]), sample, StandardClicker(sample.mask), 0)

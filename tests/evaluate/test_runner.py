@@ -1,22 +1,18 @@
-"""Running, interrupting, resuming, sharding and merging give one result."""
+"""Running, interrupting, resuming and spreading the work give one result."""
 
-import csv
 import json
-import multiprocessing
-import sys
+import os
+import signal
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from trtseg.errors import DatasetError, TrtsegError
-from trtseg.evaluate import methods as methods_module
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
-from trtseg.evaluate.methods import ModelMethod
-from trtseg.evaluate.records import RunDirectory, decode_mask, encode_mask, merge
+from trtseg.evaluate.methods import load_method
+from trtseg.evaluate.records import RunDirectory, decode_mask, encode_mask
 from trtseg.evaluate.runner import evaluate, make_header, plan
-from trtseg.evaluate.summary import objects_csv, summarise, table
 
 from .methods import DiskMethod, DiskSession, write_folder
 
@@ -63,40 +59,6 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, data, protocol):
     evaluate(config, parts, method=DiskMethod(fail_after=0), progress=False)
 
 
-def test_shards_merge_to_the_whole(tmp_path, data):
-    config = configure(data, protocol="random")
-    whole = start(config, tmp_path / "whole")
-    evaluate(config, whole, method=DiskMethod(), progress=False)
-    for index in range(3):
-        shard = start(config, tmp_path / f"shard{index}")
-        evaluate(config, shard, method=DiskMethod(), shard=(index, 3), progress=False)
-        assert 0 < len(shard.done("photos")) < 10
-    merged = merge([tmp_path / f"shard{index}" for index in range(3)], tmp_path / "merged")
-    assert outcome(merged, "photos") == outcome(whole, "photos")
-
-
-def test_shards_of_other_runs_are_refused(tmp_path, data):
-    config = configure(data)
-    start(config, tmp_path / "a")
-    start(config, tmp_path / "b", DiskMethod(radius=9))
-    with pytest.raises(ValueError, match=r"radius: 6 there, 9 asked"):
-        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
-    with pytest.raises(DatasetError, match=r"run\.json"):
-        merge([tmp_path / "a", tmp_path / "nothing"], tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-
-
-def test_a_damaged_shard_is_named_before_anything_is_written(tmp_path, data):
-    config = configure(data, limit=2)
-    run = start(config, tmp_path / "shard")
-    evaluate(config, run, method=DiskMethod(), progress=False)
-    file = run.files()[-1]
-    file.write_text(json.dumps({**json.loads(file.read_text()), "mood": "good"}))
-    with pytest.raises(DatasetError, match=rf"{file.name}: not a result .*mood"):
-        merge([run.path], tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-
-
 def test_another_configuration_is_refused(tmp_path, data):
     start(configure(data), tmp_path / "run")
     with pytest.raises(ValueError, match="protocol: 'standard' there, 'random' asked"):
@@ -132,95 +94,111 @@ def test_a_bad_image_stops_the_run_and_names_the_file(tmp_path, data):
     assert run.done("photos") == {0, 1, 2, 3}  # what was finished before is kept
 
 
-def test_worker_processes_give_the_same_result(tmp_path, data):
-    config = EvaluationConfig(
-        model="geodesic-matting", data=(DataSpec(str(data)),), clicks=3, limit=6
-    )
-    method = methods_module.load_method("geodesic-matting")
-    runs = []
-    for workers in (1, 2):
-        run = start(config, tmp_path / str(workers), method)
-        evaluate(config, run, workers=workers, progress=False)
-        runs.append(outcome(run, "photos"))
-    assert runs[0] == runs[1]
+CLASSICAL = {"model": "geodesic-matting", "clicks": 3, "limit": 6}
+
+
+def test_worker_processes_and_a_cluster_give_the_same_result(tmp_path, data):
+    distributed = pytest.importorskip("distributed")
+    config = EvaluationConfig(data=(DataSpec(str(data)),), **CLASSICAL)
+    method = load_method(config)
+    with distributed.LocalCluster(
+        2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "dask")
+    ) as cluster:
+        address = f"dask:{cluster.scheduler_address}"
+        runs = []
+        for name, where in {"1": {}, "2": {"workers": 2}, "dask": {"cluster": address}}.items():
+            run = start(config, tmp_path / name, method)
+            evaluate(config, run, progress=False, **where)
+            runs.append(outcome(run, "photos"))
+    assert runs[0] == runs[1] == runs[2]
     assert len(runs[0]) == 6
 
 
-def test_a_worker_that_is_ended_is_told(tmp_path, data, monkeypatch):
-    config = EvaluationConfig(
-        model="geodesic-matting", data=(DataSpec(str(data)),), clicks=3, limit=6
-    )
-    run = start(config, tmp_path / "run", methods_module.load_method("geodesic-matting"))
+def test_an_interrupted_spread_run_goes_on(tmp_path, data, monkeypatch):
+    config = EvaluationConfig(data=(DataSpec(str(data)),), **CLASSICAL)
+    run = start(config, tmp_path / "run", load_method(config))
     written = RunDirectory.write
 
-    def write_and_kill(*arguments):
-        for child in multiprocessing.active_children():
-            child.kill()
+    def write_and_interrupt(*arguments):
         written(*arguments)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunDirectory, "write", write_and_kill)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write", write_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config, run, workers=2, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in run.files()}
+    assert len(before) == 1
+    evaluate(config, run, workers=2, progress=False)
+    assert len(run.files()) == 6
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in run.files()}.items()
+
+
+def test_a_worker_that_is_ended_is_told(tmp_path, data, monkeypatch):
+    config = EvaluationConfig(data=(DataSpec(str(data)),), **CLASSICAL)
+    run = start(config, tmp_path / "run", load_method(config))
     with pytest.raises(TrtsegError, match="a worker process was ended"):
-        evaluate(config, run, workers=2, progress=False)
+        evaluate(config, run, load=load_and_end, workers=2, progress=False)
 
 
-class Sequence:
-    """Gets better with every image it has seen."""
-
-    def __init__(self):
-        self.images = 0
-
-    def image(self, image, *, focus):
-        self.focus = focus
-
-        @contextmanager
-        def opened():
-            yield DiskSession(image.shape[:2], 2 + self.images)
-            self.images += 1
-
-        return opened()
+def load_and_end(config, threads):
+    """A method whose worker is ended from outside, as for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Learner:
-    bundle = SimpleNamespace(name="learner", fingerprint="f00")
+class LearningMethod(DiskMethod):
+    """Gets better with every image it has seen, as an adaptation over a sequence does."""
+
+    @contextmanager
+    def session(self, encoded):
+        yield DiskSession(encoded, self.radius)
+        self.radius += 1
 
 
-@pytest.fixture
-def adaptation(monkeypatch):
-    stand_in = ModuleType("trtseg.adapt")
-    stand_in.Sequence = lambda segmenter, adapt: Sequence()
-    monkeypatch.setitem(sys.modules, "trtseg.adapt", stand_in)
+def load_learning(config, threads):
+    return LearningMethod(2)
 
 
-def test_a_sequence_begins_anew_after_an_interruption(tmp_path, data, monkeypatch, adaptation):
-    segmenter = ModuleType("trtseg.runtime.segmenter")
-    segmenter.Segmenter = SimpleNamespace(load=lambda name, threads=None: Learner())
-    monkeypatch.setitem(sys.modules, "trtseg.runtime.segmenter", segmenter)
+def test_a_sequence_begins_anew_after_an_interruption(tmp_path, data):
     config = configure(data, adapt="sequence")
-    method = ModelMethod(Learner(), "sequence")
-    whole = start(config, tmp_path / "whole", method)
-    evaluate(config, whole, progress=False)
+    whole = start(config, tmp_path / "whole", LearningMethod(2))
+    evaluate(config, whole, load=load_learning, progress=False)
     results = outcome(whole, "photos")
     assert results[0][2] != results[-2][2]
-    assert {record.encode_ms for record in whole.records("photos")} == {None}
-    assert summarise(whole)["results"]["photos"]["encode_ms"] is None
-    assert "-" in table(summarise(whole)).splitlines()[-1].split()
-    assert next(csv.DictReader(objects_csv(whole).splitlines()))["encode_ms"] == ""
 
-    parts = start(config, tmp_path / "parts", method)
+    parts = start(config, tmp_path / "parts", LearningMethod(2))
     for record in list(whole.records("photos"))[:4]:
         parts.write(record)
     assert sum(len(task.indices) for task in plan(config, parts, config.open_data())) == 10
-    evaluate(config, parts, progress=False)
+    evaluate(config, parts, load=load_learning, progress=False)
     assert outcome(parts, "photos") == results
-    with pytest.raises(ValueError, match="workers, shard"):
-        evaluate(config, parts, workers=2)
+    with pytest.raises(ValueError, match="workers, cluster"):
+        evaluate(config, parts, load=load_learning, workers=2)
 
 
-@pytest.mark.parametrize(("focus", "passed"), [(True, "auto"), (False, None)])
-def test_a_sequence_is_told_of_the_focus(focus, passed, adaptation):
-    method = ModelMethod(Learner(), "both", focus)
-    with method.session(method.encode(np.zeros((9, 9, 3), np.uint8))):
-        assert method._sequence.focus == passed
+def test_every_data_set_is_a_sequence_of_its_own(tmp_path, data):
+    twice = (DataSpec(str(data)), DataSpec(str(write_folder(tmp_path / "again"))))
+    config = EvaluationConfig(model="disk", data=twice, clicks=6, adapt="both")
+    run = start(config, tmp_path / "run", LearningMethod(2))
+    evaluate(config, run, load=load_learning, method=LearningMethod(2), progress=False)
+    assert outcome(run, "photos") == outcome(run, "again")
+
+
+def test_a_data_set_shifted_or_in_part(tmp_path, data):
+    plain = DataSpec(str(data)).open(0.0)
+    shifted = DataSpec(str(data), shift="thermal", prefix="03").open(0.0)
+    assert shifted.name == "03-thermal"
+    assert [sample.name for sample in shifted] == ["03#1", "03#2"]
+    image, mask = shifted[0].image, shifted[0].mask
+    assert image.shape == plain[6].image.shape
+    assert not np.array_equal(image, plain[6].image)
+    np.testing.assert_array_equal(mask, plain[6].mask)
+    inverted = DataSpec(str(data), shift="inverted").open(0.0)
+    np.testing.assert_array_equal(inverted[0].image, 255 - plain[0].image[..., ::-1])
+    with pytest.raises(DatasetError, match="no image's name begins with 'x_'"):
+        DataSpec(str(data), prefix="x_").open(0.0)
+    with pytest.raises(ValueError, match="shift: expected one of inverted, thermal"):
+        DataSpec(str(data), shift="rotated")
 
 
 def test_a_damaged_result_is_told_before_the_rest_is_run(tmp_path, data):
@@ -263,7 +241,7 @@ def test_data_specs():
 
 @pytest.mark.parametrize("end", [":wrong", ":wrong:train"])
 def test_an_unknown_layout_is_told(data, end):
-    with pytest.raises(DatasetError, match=r"'wrong' is none of the known layouts \(folder, "):
+    with pytest.raises(DatasetError, match=r"'wrong' is none of the known layouts \(coco, f"):
         DataSpec.parse(f"{data}{end}").open(0.0)
     with pytest.raises(DatasetError, match="no such file or folder"):
         DataSpec.parse(f"{data}er{end}").open(0.0)
@@ -273,7 +251,7 @@ def test_an_unknown_layout_is_told(data, end):
     "changes",
     [
         {"clicks": 0}, {"targets": (1.2,)}, {"targets": (0.85, 0.85)}, {"protocol": "x"},
-        {"adapt": "x"}, {"limit": 0}, {"seed": -1},
+        {"adapt": "x"}, {"limit": 0}, {"seed": -1}, {"learning": {}}, {"long_side_px": 0},
     ],
 )
 def test_bad_configurations(changes):

@@ -227,5 +227,5 @@ def test_the_command(tiny: Bundle, engines: EngineCache, tmp_path: Path, capsys)
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys; import trtseg.export.triton_command; sys.exit('torch' in sys.modules)"
+    code = "import sys; import trtseg.commands.export_triton; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

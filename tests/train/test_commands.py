@@ -1,4 +1,4 @@
-"""`python -m trtseg.train`, under torchrun too, and the contact sheet."""
+"""`trtseg train`, under torchrun too, and the contact sheet."""
 
 import json
 import os
@@ -14,8 +14,9 @@ import cv2
 import pytest
 import torch
 
+from trtseg import cli
 from trtseg.nn.checkpoint import read_checkpoint
-from trtseg.train import command, contact_sheet
+from trtseg.train import contact_sheet
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def write(config, tmp_path):
 
 
 def train(*arguments):
-    return command.main([*arguments, "--device", "cpu", "--workers", "0"])
+    return cli.main(["train", *arguments, "--device", "cpu", "--workers", "0"])
 
 
 def test_a_run_and_its_continuation(write, tmp_path, capsys):
@@ -60,7 +61,7 @@ def test_bad_input_gives_one_line(write, data, tmp_path, capsys, prepare, messag
     path = write(data={"path": str(data), "layout": "folder"})
     arguments = ["--resume"] if "last" in message else []
     assert train(path, "--output", str(run), *arguments) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if "trtseg train:" in line]
+    errors = [line for line in capsys.readouterr().err.splitlines() if "trtseg: error:" in line]
     assert len(errors) == 1
     assert message in errors[0]
 
@@ -110,7 +111,7 @@ def test_two_processes_equal_one_with_twice_the_batch(write, tmp_path):
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
          "--master-addr", "127.0.0.1", "--master-port", str(free_port()),
-         "-m", "trtseg.train", write("two.json", batch=2, **changes),
+         "-m", "trtseg", "train", write("two.json", batch=2, **changes),
          "--output", str(tmp_path / "two"), "--device", "cpu", "--workers", "0",
          "--threads", "1"],
         check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -97,19 +96,3 @@ class AdaptConfig:
         if self.layers is not None and self.layers < 0:
             raise ValueError(f"layers: expected at least 0, got {self.layers}")
 
-
-def config_from_json(text: str) -> AdaptConfig:
-    """A configuration from JSON.
-
-    Raises:
-        ValueError: not JSON, a name is unknown, or a value is not allowed.
-    """
-    try:
-        values = json.loads(text)
-        image, sequence = (
-            Learning(**values.pop(name)) if name in values else default
-            for name, default in (("image", PAPER_IMAGE), ("sequence", PAPER_SEQUENCE))
-        )
-        return AdaptConfig(image=image, sequence=sequence, **values)
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"adaptation: {error}") from error

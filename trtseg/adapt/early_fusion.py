@@ -41,20 +41,14 @@ class EarlyPrediction:
     report: Report
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    clicks: tuple[Click, ...]
-    weights: AdaptedWeights
-    prediction: EarlyPrediction | None
-
-
 class EarlyFusionModel:
     """The network, its initial weights and their importance.
 
     Args:
         network: in evaluation mode.
-        config: as elsewhere; `layers` None adapts every weight (the paper), any number the
-            pyramid and the decoder alone, with what the encoder gives computed once per click.
+        config: how it learns, the paper's by default; `layers` None adapts every weight, any
+            number the pyramid and the decoder alone, with what the encoder gives computed once
+            per click.
         importance: omega by parameter name; empty for none.
     """
 
@@ -142,7 +136,13 @@ def _rows(clicks: tuple[Click, ...], region: Region, size: tuple[int, int]) -> n
 
 
 class EarlyFusionSession:
-    """Clicks on one object; the counterpart of `trtseg.runtime.session.Session`."""
+    """Clicks on one object: as much of a session as an evaluation asks for.
+
+    Attributes:
+        clicks: so far.
+        weights: that belong to the last click.
+        prediction: the last click's; None before the first.
+    """
 
     def __init__(
         self, model: EarlyFusionModel, image: np.ndarray, weights: AdaptedWeights, adapts: bool
@@ -151,36 +151,22 @@ class EarlyFusionSession:
         self._staged, self._size = model.stage(image)
         self._region = (0, 0, *self._size)
         self._base = weights
-        self._states = [_State((), weights.restarted(), None)]
-
-    @property
-    def clicks(self) -> tuple[Click, ...]:
-        """The clicks so far."""
-        return self._states[-1].clicks
-
-    @property
-    def weights(self) -> AdaptedWeights:
-        """The weights that belong to the last click."""
-        return self._states[-1].weights
-
-    @property
-    def prediction(self) -> EarlyPrediction | None:
-        """The last click's; None before the first."""
-        return self._states[-1].prediction
+        self.clicks: tuple[Click, ...] = ()
+        self.weights = weights.restarted()
+        self.prediction: EarlyPrediction | None = None
 
     def add_click(self, x: float, y: float, positive: bool = True) -> EarlyPrediction:
         """Learn from the clicks where this session adapts, then predict.
 
         An exception, an interruption included, leaves the session as it was.
         """
-        before = self._states[-1]
-        clicks = (*before.clicks, Click(x, y, positive))
+        clicks = (*self.clicks, Click(x, y, positive))
         rows = _rows(clicks, self._region, self._working_size)
-        weights = before.weights
-        if self._adapts and before.prediction is not None:
+        weights = self.weights
+        if self._adapts and self.prediction is not None:
             learning = self._model.config.image
             shown = shown_rows(rows, learning, [self._model.config.seed, len(rows)])
-            example = self.example(shown, rows, before.prediction.probability)
+            example = self.example(shown, rows, self.prediction.probability)
             weights = learn(
                 weights, [example], self._base.values, self._model.importance, learning
             )
@@ -188,24 +174,13 @@ class EarlyFusionSession:
         with torch.no_grad():
             probability = torch.sigmoid(self._model.logits(features, weights.values))
         prediction = self._compose(probability, weights.report)
-        self._states.append(_State(clicks, weights, prediction))
+        self.clicks, self.weights, self.prediction = clicks, weights, prediction
         return prediction
 
     def output(self) -> Forward:
         """As `EarlyFusionModel.output`, with the clicks so far."""
         rows = _rows(self.clicks, self._region, self._working_size)
         return self._model.output(self._staged, rows)
-
-    def undo(self) -> EarlyPrediction | None:
-        """Take the last click back; its weights go with it.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if len(self._states) == 1:
-            raise ValueError("undo: there is nothing to undo")
-        self._states.pop()
-        return self._states[-1].prediction
 
     @property
     def _working_size(self) -> tuple[int, int]:
@@ -225,11 +200,10 @@ class EarlyFusionSession:
 
     def final_examples(self, learning: Learning, seed: list[int]) -> list[Example]:
         """The finished object as examples for sequence adaptation."""
-        prediction = self._states[-1].prediction
-        if prediction is None:
+        if self.prediction is None:
             raise ValueError("final_examples: no click was made")
         rows = _rows(self.clicks, self._region, self._working_size)
-        mask = (prediction.probability >= THRESHOLD).astype(np.float32)
+        mask = (self.prediction.probability >= THRESHOLD).astype(np.float32)
         if learning.guidance == "replay":
             return [self.example(rows[: i + 1], rows, mask) for i in replayed(len(rows), seed)]
         return [self.example(shown_rows(rows, learning, seed), rows, mask)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -12,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trtseg.adapt.config import AdaptConfig, config_from_json
+from trtseg.adapt.config import AdaptConfig
 from trtseg.bundle import Bundle
 from trtseg.errors import BundleError
+from trtseg.parse import build
 
 FORMAT = "1"
 
@@ -138,10 +140,16 @@ def chosen_config(bundle: Bundle) -> AdaptConfig:
     path = importance_path(bundle)
     if not path.is_file():
         return AdaptConfig()
-    _, notes = read_importance(path, bundle.fingerprint)
-    if "config" not in notes:
-        return AdaptConfig()
+    return noted_config(path, read_importance(path, bundle.fingerprint)[1])
+
+
+def noted_config(path: Path, notes: Mapping[str, str]) -> AdaptConfig:
+    """The hyperparameters among the notes of an importance file; the paper's without any.
+
+    Raises:
+        BundleError: they cannot be read.
+    """
     try:
-        return config_from_json(notes["config"])
+        return build(AdaptConfig, json.loads(notes.get("config", "{}")), "config")
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error

@@ -20,7 +20,7 @@ from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.network import segment_network
 from trtseg.nn.pyramid import PyramidNetwork
 from trtseg.nn.unet import UNet
-from trtseg.runtime.engine import Array, HostMemory, Memory
+from trtseg.runtime.engine import HostMemory, Memory
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
 from trtseg.runtime.session.observation import Observation
 

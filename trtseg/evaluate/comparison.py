@@ -27,14 +27,12 @@ class Difference:
 
     def text(self, places: int = 2) -> str:
         """With sign, for tables."""
-        if self.objects == 0:
-            return ""
         return f"{self.mean:+.{places}f} [{self.low:+.{places}f}, {self.high:+.{places}f}]"
 
 
 def paired(values: dict[str, float], reference: dict[str, float]) -> Difference | None:
     """Difference of two methods' values by object; None without a common object."""
-    common = sorted(values.keys() & reference.keys(), key=int)
+    common = _common(values, reference)
     if not common:
         return None
     found = np.array([values[key] - reference[key] for key in common], np.float64)
@@ -42,35 +40,47 @@ def paired(values: dict[str, float], reference: dict[str, float]) -> Difference 
     return Difference(float(found.mean()), low, high, len(common))
 
 
-def differences(study: dict[str, Any]) -> dict[str, dict[str, list[Difference]]]:
-    """Per row but the study's reference, and per data set: of IoU@1 and of NoC at each target.
+def change(cell: dict[str, Any], reference: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What a method changes, over the objects that it and the reference were both run on.
 
     Args:
-        study: results of `run_study`; without a reference there is nothing to compare.
+        cell: of a study's results.
+        reference: the cell that it is compared with, of the same data.
+
+    Returns:
+        Mean, low and high (95 % bootstrap interval over the objects): for "iou_1" of the
+        difference, for each target of the relative change of the mean number of clicks.
     """
-    base = next((row for row in study["rows"] if row["label"] == study.get("reference")), None)
-    if base is None:
-        return {}
-    compared = {}
-    for row in study["rows"]:
-        shared = [name for name in row["cells"] if name in base["cells"]]
-        if row is base or not shared:
-            continue
-        compared[row["label"]] = {
-            name: [
-                _of(row["cells"][name]["iou_1"], base["cells"][name]["iou_1"]),
-                *(
-                    _of(row["cells"][name]["clicks"][key], base["cells"][name]["clicks"][key])
-                    for key in _keys(study)
-                ),
-            ]
-            for name in shared
-        }
-    return compared
+    found = {}
+    difference = paired(cell["iou_1"], reference["iou_1"])
+    if difference is not None:
+        found["iou_1"] = _plain(difference.mean, difference.low, difference.high)
+    for key, clicks in cell["clicks"].items():
+        common = _common(clicks, reference["clicks"][key])
+        if common:
+            pairs = np.array([(clicks[k], reference["clicks"][key][k]) for k in common], float)
+            found[key] = _plain(_relative(pairs), *bootstrap_interval(pairs, _relative))
+    return found
 
 
-def _of(values: dict[str, float], reference: dict[str, float]) -> Difference:
-    return paired(values, reference) or Difference(0.0, 0.0, 0.0, 0)
+def change_text(value: dict[str, float] | None, form: str) -> str:
+    """One entry of `change` for a table; empty without it."""
+    if value is None:
+        return ""
+    mean, low, high = (form.format(value[key]) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _relative(pairs: np.ndarray) -> float:
+    return float(pairs[:, 0].mean() / pairs[:, 1].mean() - 1)
+
+
+def _plain(mean: float, low: float, high: float) -> dict[str, float]:
+    return {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def _common(values: dict[str, float], reference: dict[str, float]) -> list[str]:
+    return sorted(values.keys() & reference.keys(), key=int)
 
 
 def ahead_sentences(study: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,36 @@ from typing import Any
 from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import PROTOCOLS
 from trtseg.evaluate.datasets import LAYOUTS, Dataset, open_dataset
+from trtseg.evaluate.datasets.shifts import SHIFTS, ShiftedImage
+from trtseg.parse import build
 
 ADAPTATIONS = ("none", "image", "sequence", "both")
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set as the command line names it: `PATH[:LAYOUT[:SUBSET]]`.
+    """A data set, or a part of it, perhaps as another modality might show it.
 
     Attributes:
         path: folder or COCO JSON.
         layout: one of `LAYOUTS`; detected when None.
         subset: the split, where a layout has several.
+        shift: one of `datasets.shifts.SHIFTS`; None shows the images as they are.
+        prefix: only images whose name begins so.
+
+    Raises:
+        ValueError: an unknown shift.
     """
 
     path: str
     layout: str | None = None
     subset: str | None = None
+    shift: str | None = None
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.shift is not None and self.shift not in SHIFTS:
+            raise ValueError(f"shift: expected one of {', '.join(SHIFTS)}, got {self.shift!r}")
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
@@ -41,7 +55,8 @@ class DataSpec:
         """The data set, with objects of at least `min_area` of their image.
 
         Raises:
-            DatasetError: see `open_dataset`; or what follows a path's colon is no layout.
+            DatasetError: see `open_dataset`; what follows a path's colon is no layout; or no
+                image's name begins with the prefix.
         """
         if self.layout is None and not Path(self.path).exists():
             parts = self.path.split(":")
@@ -52,7 +67,16 @@ class DataSpec:
                         f"{self.path}: {parts[index]!r} is none of the known layouts "
                         f"({', '.join(LAYOUTS)})"
                     )
-        return open_dataset(self.path, self.layout, subset=self.subset, min_area=min_area)
+        dataset = open_dataset(self.path, self.layout, subset=self.subset, min_area=min_area)
+        if self.prefix:
+            dataset.name = self.prefix.strip("_")
+            dataset.images = [i for i in dataset.images if i.name.startswith(self.prefix)]
+            if not dataset.images:
+                raise DatasetError(f"{self.path}: no image's name begins with {self.prefix!r}")
+        if self.shift is not None:
+            dataset.name += f"-{self.shift}"
+            dataset.images = [ShiftedImage(image, self.shift) for image in dataset.images]
+        return dataset
 
 
 @dataclass(frozen=True)
@@ -60,7 +84,7 @@ class EvaluationConfig:
     """One method on some data sets under one protocol.
 
     Attributes:
-        model: bundle (name or path) or baseline.
+        model: bundle (name or path), checkpoint of an early-fusion model, or baseline.
         data: what to segment.
         protocol: one of `clicks.PROTOCOLS`.
         clicks: the simulated user gives up after as many.
@@ -70,7 +94,11 @@ class EvaluationConfig:
         limit: only so many objects of each data set, evenly spread over it; None takes all.
         stop_at_target: end an object once the highest target is reached; faster, but IoU@k is
             then a lower bound.
-        adapt: "image", "sequence" or "both" adapts the weights to the corrections.
+        adapt: "image", "sequence" or "both" adapts the weights to the corrections; over a
+            sequence, each data set is one, in its order.
+        learning: how it learns, the values of an `adapt.AdaptConfig`; None takes what was chosen
+            for the model.
+        long_side_px: of the model's working images; None for its own.
         focus: let the model look closer at small objects, where it can.
         refine: pass the model's probabilities through a graph cut (Xu et al. 2016).
 
@@ -88,6 +116,8 @@ class EvaluationConfig:
     limit: int | None = None
     stop_at_target: bool = False
     adapt: str = "none"
+    learning: dict[str, Any] | None = None
+    long_side_px: int | None = None
     focus: bool = True
     refine: bool = False
 
@@ -113,6 +143,10 @@ class EvaluationConfig:
             raise ValueError(f"limit: expected at least 1, got {self.limit}")
         if self.adapt not in ADAPTATIONS:
             raise ValueError(f"adapt: expected one of {', '.join(ADAPTATIONS)}, got {self.adapt!r}")
+        if self.learning is not None and self.adapt == "none":
+            raise ValueError("learning: expected with an adaptation, got none")
+        if self.long_side_px is not None and self.long_side_px < 1:
+            raise ValueError(f"long_side_px: expected at least 1, got {self.long_side_px}")
 
     @property
     def sequential(self) -> bool:
@@ -127,8 +161,7 @@ class EvaluationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "data": [asdict(spec) for spec in self.data],
-                "targets": list(self.targets)}  # fmt: skip
+        return json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvaluationConfig:
@@ -137,11 +170,7 @@ class EvaluationConfig:
         Raises:
             ValueError: a name is unknown or a value out of its range.
         """
-        try:
-            data = tuple(DataSpec(**spec) for spec in values["data"])
-            return cls(**{**values, "data": data, "targets": tuple(values["targets"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"evaluation: {error}") from None
+        return build(cls, values, "evaluation")
 
     def open_data(self) -> dict[str, Dataset]:
         """Data sets by a name that is unique in this evaluation.

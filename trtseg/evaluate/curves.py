@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from trtseg.errors import BackendUnavailable
+
+WINDOW = 10  # objects of a running mean, as in CA figure 5
 
 
 def require_matplotlib() -> Any:
@@ -68,16 +71,24 @@ def error_figure(results: dict[str, dict[str, Any]]) -> Any:
 
 
 def sequence_figure(results: dict[str, dict[str, Any]], target: float) -> Any:
-    """NoC of the first n objects, over n: how a method that learns gets better on the way."""
+    """Clicks along a sequence: how a method that learns gets better on the way (CA figure 5)."""
     figure = _new_figure(1)
     axes = figure.add_subplot()
     for name, result in results.items():
-        running = result["noc_running"][f"{target:g}"]
-        axes.plot(np.arange(1, len(running) + 1), running, label=name)
-    axes.set(xlabel="objects", ylabel=f"NoC@{target * 100:g} so far")
+        clicks = list(result["clicks"][f"{target:g}"].values())
+        axes.plot(np.arange(1, len(clicks) + 1), running_mean(clicks), label=name)
+    axes.set(xlabel="object", ylabel=f"clicks@{target * 100:g}, mean of {WINDOW}", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
+
+
+def running_mean(values: Sequence[float], window: int = WINDOW) -> np.ndarray:
+    """Mean over the last `window` values at every place (of fewer at the beginning)."""
+    total = np.concatenate([[0.0], np.cumsum(np.asarray(values, float))])
+    end = np.arange(1, len(total))
+    begin = np.maximum(end - window, 0)
+    return (total[end] - total[begin]) / (end - begin)
 
 
 def render(figure: Any, kind: str) -> bytes:

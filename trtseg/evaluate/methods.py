@@ -1,24 +1,34 @@
-"""Everything that can be evaluated, behind one interface: models, adapted models, baselines."""
+"""Everything that can be evaluated without torch, behind one interface: models and baselines."""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from trtseg.evaluate import baselines
+from trtseg.evaluate.baselines.clicks import Baseline
+from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.protocol import SessionLike
+from trtseg.runtime.segmenter import Segmenter
 
-BASELINES = {
-    "graph-cut": ("graph_cut", "GraphCut"),
-    "grabcut": ("grabcut", "GrabCut"),
-    "random-walker": ("random_walker", "RandomWalker"),
-    "geodesic-matting": ("geodesic_matting", "GeodesicMatting"),
-    "euclidean-star": ("star_convexity", "EuclideanStar"),
-    "geodesic-star": ("star_convexity", "GeodesicStar"),
-}
+
+def _baselines() -> dict[str, type[Baseline]]:
+    found = {}
+    for info in pkgutil.iter_modules(baselines.__path__):
+        module = importlib.import_module(f"trtseg.evaluate.baselines.{info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Baseline) and "name" in vars(value):
+                found[value.name] = value
+    return found
+
+
+BASELINES = _baselines()
 
 
 class Method(Protocol):
@@ -35,49 +45,31 @@ class Method(Protocol):
 
 
 class ModelMethod:
-    """A trained model through the public API, adapted to the corrections if asked for."""
+    """A trained model through the public API."""
 
-    def __init__(self, segmenter: Any, adapt: str = "none", focus: bool = True) -> None:
+    def __init__(self, segmenter: Segmenter, focus: bool = True) -> None:
         self._segmenter = segmenter
-        self._adapt = adapt
         self._focus = "auto" if focus else None
-        self._sequence = None
-        if adapt in ("sequence", "both"):
-            from trtseg.adapt import Sequence
-
-            self._sequence = Sequence(segmenter, adapt)
 
     def describe(self) -> dict[str, Any]:
         bundle = self._segmenter.bundle
         return {"kind": "model", "name": bundle.name, "fingerprint": bundle.fingerprint,
-                "adapt": self._adapt}  # fmt: skip
+                "adapt": "none"}  # fmt: skip
 
     def encode(self, image: np.ndarray) -> Any:
-        # a sequence encodes by itself, since its weights may differ from image to image
-        return image if self._sequence is not None else self._segmenter.encode(image, "RGB")
+        return self._segmenter.encode(image, "RGB")
 
     @contextmanager
     def session(self, encoded: Any) -> Iterator[SessionLike]:
-        if self._sequence is not None:
-            with self._sequence.image(encoded, focus=self._focus) as session:
-                yield session
-        elif self._adapt == "image":
-            from trtseg.adapt import ClickAdapter
-
-            adapter = ClickAdapter(self._segmenter)
-            yield self._segmenter.session(encoded, focus=self._focus, adapt=adapter)
-        else:
-            yield self._segmenter.session(encoded, focus=self._focus)
+        yield self._segmenter.session(encoded, focus=self._focus)
 
 
 class BaselineMethod:
     """A classical method; see `trtseg.evaluate.baselines`."""
 
     def __init__(self, name: str) -> None:
-        module_name, class_name = BASELINES[name]
-        module = importlib.import_module(f"trtseg.evaluate.baselines.{module_name}")
         self._name = name
-        self._baseline = getattr(module, class_name)()
+        self._baseline = BASELINES[name]()
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "baseline", "name": self._name, "parameters": self._baseline.parameters()}
@@ -93,7 +85,7 @@ class BaselineMethod:
 class RefinedMethod:
     """A model whose probabilities pass through a graph cut (Xu et al. 2016, section 3.3)."""
 
-    def __init__(self, method: ModelMethod) -> None:
+    def __init__(self, method: Method) -> None:
         from trtseg.evaluate.baselines.refinement import Refinement
 
         self._method = method
@@ -112,33 +104,35 @@ class RefinedMethod:
             yield self._refinement.session(session, edges)
 
 
-def load_method(
-    name: str,
-    *,
-    threads: int | None = None,
-    adapt: str = "none",
-    focus: bool = True,
-    refine: bool = False,
-) -> Method:
-    """A method by name.
-
-    Args:
-        name: a baseline (`BASELINES`), a model inside the package, or the path of a bundle.
-        threads: of the CPU for a model.
-        adapt: "none", "image", "sequence" or "both".
-        focus: whether a model may look closer at small objects.
-        refine: whether a graph cut refines a model's masks.
+def load_method(config: EvaluationConfig, threads: int | None = None) -> Method:
+    """The method of an evaluation without adaptation, which needs torch and is loaded elsewhere.
 
     Raises:
         BundleError: no such model.
         BackendUnavailable: a package is missing; the message names it.
-        ValueError: adaptation or refinement of a baseline.
+        ValueError: adaptation, or refinement or another working size of a baseline.
     """
-    if name in BASELINES:
-        if adapt != "none" or refine:
-            raise ValueError(f"{name}: a baseline can neither be adapted nor refined")
-        return BaselineMethod(name)
-    from trtseg.runtime.segmenter import Segmenter
+    if config.model in BASELINES:
+        if config.adapt != "none" or config.refine or config.long_side_px is not None:
+            raise ValueError(
+                f"{config.model}: a baseline can neither be adapted nor refined, nor be given a "
+                "working size"
+            )
+        return BaselineMethod(config.model)
+    if config.adapt != "none":
+        raise ValueError(f"adapt: expected none where nothing learns, got {config.adapt!r}")
+    method = ModelMethod(load_segmenter(config, threads), config.focus)
+    return RefinedMethod(method) if config.refine else method
 
-    method = ModelMethod(Segmenter.load(name, threads=threads), adapt, focus)
-    return RefinedMethod(method) if refine else method
+
+def load_segmenter(config: EvaluationConfig, threads: int | None = None) -> Segmenter:
+    """The bundle of an evaluation, on working images of the size that it asks for.
+
+    Raises:
+        BundleError: no such model.
+    """
+    segmenter = Segmenter.load(config.model, threads=threads)
+    if config.long_side_px is None:
+        return segmenter
+    manifest = replace(segmenter.bundle.manifest, long_side_px=config.long_side_px)
+    return Segmenter(replace(segmenter.bundle, manifest=manifest), segmenter.engines)

@@ -38,6 +38,7 @@ class ObjectRun:
         best_ious: IoU of the best candidate; empty for a method that offers one mask only.
         clicks: as the session got them.
         click_ms: wall time of each `add_click`, and of nothing else.
+        obeyed: after each click, how many of the pixels clicked so far have the clicked label.
         masks: bool [H, W] after each click, if they were asked for.
     """
 
@@ -45,14 +46,8 @@ class ObjectRun:
     best_ious: list[float] = field(default_factory=list)
     clicks: list[Click] = field(default_factory=list)
     click_ms: list[float] = field(default_factory=list)
+    obeyed: list[int] = field(default_factory=list)
     masks: list[np.ndarray] = field(default_factory=list)
-
-
-def run_object(
-    session: SessionLike, sample: Sample, clicker: Clicker, max_clicks: int = 20
-) -> np.ndarray:
-    """IoU after 1..max_clicks clicks, float64 [max_clicks]; see `record_object`."""
-    return np.array(record_object(session, sample, clicker, max_clicks).ious)
 
 
 def record_object(
@@ -92,6 +87,9 @@ def record_object(
         predicted = np.array(prediction.mask, copy=True) > 0
         run.clicks.append(click)
         run.ious.append(iou(predicted, sample.mask))
+        run.obeyed.append(
+            sum(bool(predicted[round(c.y), round(c.x)]) == c.positive for c in run.clicks)
+        )
         best = best_candidate_iou(prediction, sample.mask)
         if best is not None:
             run.best_ious.append(max(best, run.ious[-1]))

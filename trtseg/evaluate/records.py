@@ -5,8 +5,7 @@ A run directory holds
     run.json                    what was asked, of which model, on which machine
     objects/DATA/000012.json    one object; the number is its index in the data set
 
-so that a run continues after any interruption, several processes write without a lock, and runs
-of several machines are merged by copying files.
+so that a run continues after any interruption.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ class ObjectRecord:
         best_ious: of the best candidate; empty where there is only one.
         clicks: (x, y, positive).
         click_ms: per click.
+        obeyed: see `ObjectRun`; empty in results that are older than it.
         encode_ms: of the object's image; shared by its objects. None where encoding is not
             measured apart from the rest.
         other_ms: everything else: reading, the simulated user, metrics.
@@ -56,6 +56,7 @@ class ObjectRecord:
     best_ious: list[float] = field(default_factory=list)
     clicks: list[tuple[float, float, bool]] = field(default_factory=list)
     click_ms: list[float] = field(default_factory=list)
+    obeyed: list[int] = field(default_factory=list)
     encode_ms: float | None = None
     other_ms: float = 0.0
     masks: dict[str, str] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class ObjectRecord:
             best_ious=[round(value, 6) for value in run.best_ious],
             clicks=[(click.x, click.y, click.positive) for click in run.clicks],
             click_ms=[round(value, 3) for value in run.click_ms],
+            obeyed=run.obeyed,
             masks={str(count): encode_mask(run.masks[count - 1]) for count in sorted(shown)},
         )
 
@@ -227,37 +229,3 @@ def read_record(path: Path) -> ObjectRecord:
         return ObjectRecord(**read_json(path))
     except TypeError as error:
         raise DatasetError(f"{path}: not a result ({error})") from None
-
-
-def merge(sources: list[Path], target: Path, *, replace: bool = False) -> RunDirectory:
-    """Bring the shards of one evaluation together in `target`.
-
-    All of them are checked before anything is written or deleted.
-
-    Args:
-        sources: run directories.
-        target: a new run directory, or one of the same evaluation.
-        replace: delete the run that `target` holds.
-
-    Raises:
-        ValueError: the shards are of different evaluations or models, or replacing `target` would
-            delete one of them.
-        DatasetError: a source is not a run directory, or a file in it is not a result.
-    """
-    shards = [RunDirectory(source) for source in sources]
-    headers = [shard.header() for shard in shards]
-    for shard, header in zip(shards, headers, strict=True):
-        if replace and shard.path.resolve().is_relative_to(target.resolve()):
-            raise ValueError(f"{target}: cannot be replaced, for {shard.path} is to be merged")
-        if differing := differences(headers[0], header):
-            raise ValueError(
-                f"{shard.path}: another evaluation than {shards[0].path} ({differing})"
-            )
-    files = [path for shard in shards for path in shard.files()]
-    for path in files:  # read twice rather than held: the masks of many objects are large
-        read_record(path)
-    merged = RunDirectory(target)
-    merged.start(headers[0], replace=replace)
-    for path in files:
-        merged.write(read_record(path))
-    return merged

@@ -14,7 +14,14 @@ from trtseg.errors import DatasetError
 from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.curves import error_figure, iou_figure, render, sequence_figure
 from trtseg.evaluate.datasets import Dataset, Sample
-from trtseg.evaluate.records import ObjectRecord, RunDirectory, decode_mask
+from trtseg.evaluate.records import (
+    ObjectRecord,
+    RunDirectory,
+    decode_mask,
+    write_file,
+    write_json,
+)
+from trtseg.evaluate.summary import cells, objects_csv, summarise
 
 PANEL_WIDTH_PX = 300
 
@@ -27,6 +34,38 @@ td:first-child, th:first-child { text-align: left }
 figure { margin: 1rem 0 } figcaption { color: #555 } img { max-width: 100% }
 .curves { display: flex; flex-wrap: wrap } small { color: #555 }
 """
+
+
+def write_report(run: RunDirectory, *, with_pictures: bool = True) -> dict[str, Any]:
+    """Write results.json, objects.csv, curves and report.html into a run's folder.
+
+    Args:
+        run: may be incomplete.
+        with_pictures: also write the curves and report.html.
+
+    Returns:
+        The summary.
+
+    Raises:
+        DatasetError: a file of the run is damaged.
+        BackendUnavailable: matplotlib is missing and pictures were asked for.
+    """
+    summary = summarise(run)
+    write_json(run.path / "results.json", summary)
+    write_file(run.path / "objects.csv", objects_csv(run).encode())
+    results = summary["results"]
+    if not with_pictures or not results:
+        return summary
+    figures = {
+        "iou": iou_figure(results),
+        "jaccard_error": error_figure(results),
+        "clicks_over_sequence": sequence_figure(results, max(summary["config"]["targets"])),
+    }
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            write_file(run.path / f"{name}.{kind}", render(figure, kind))
+    write_file(run.path / "report.html", html_report(run, summary).encode())
+    return summary
 
 
 def html_report(run: RunDirectory, summary: dict[str, Any], *, cases: int = 3) -> str:
@@ -171,29 +210,12 @@ def _facts(summary: dict[str, Any]) -> str:
 
 
 def _number_table(summary: dict[str, Any]) -> str:
-    config = summary["config"]
-    limit = config["clicks"]
-    head = ["data", "objects"]
-    for target in config["targets"]:
-        percent = f"{target * 100:g}"
-        head += [f"NoC@{percent}", "95 %", f"&ge;{limit}@{percent}", f"failed@{percent}"]
-    head += ["IoU@1", f"IoU@{limit}", "best@1", "encode ms", "click ms (median)", "s per click"]
-    rows = []
-    for name, result in summary["results"].items():
-        cells = [html.escape(name), f"{result['objects']}/{result['expected']}"]
-        for target in config["targets"]:
-            key = f"{target:g}"
-            noc = result["noc"][key]
-            cells += [f"{noc['mean']:.2f}", f"{noc['low']:.2f} to {noc['high']:.2f}"]
-            cells += [str(result["failures_at_limit"][key]), str(result["failures"][key])]
-        cells += [f"{result['iou'][0]:.3f}", f"{result['iou'][-1]:.3f}"]
-        cells.append(f"{result['best_iou'][0]:.3f}" if "best_iou" in result else "-")
-        encode, click = result["encode_ms"], result["click_ms"]
-        cells.append(f"{encode['median']:.0f}" if encode else "-")
-        cells.append(f"{click['median']:.1f}" if click else "-")
-        seconds = result["seconds_per_click"]
-        cells.append("-" if seconds is None else f"{seconds:.3f}")
-        rows.append(cells)
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>" + "".join(lines) + "</table>"
+    config, results = summary["config"], summary["results"]
+    rows = cells(list(results.values()), config["targets"], config["clicks"])
+    lines = []
+    for tag, name, row in zip(
+        ["th", *["td"] * len(results)], ["data", *results], rows, strict=True
+    ):
+        line = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in [name, *row])
+        lines.append(f"<tr>{line}</tr>")
+    return f"<table>{''.join(lines)}</table>"

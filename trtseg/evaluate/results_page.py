@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trtseg.evaluate.comparison import Difference, ahead_sentences, differences
-from trtseg.evaluate.curves import iou_figure, render
+from trtseg.evaluate.comparison import ahead_sentences, change_text
+from trtseg.evaluate.curves import iou_figure, render, sequence_figure
 from trtseg.evaluate.records import write_file
+from trtseg.evaluate.summary import METRICS, cells, interval_text
 
 _HEAD = """\
 # Results
 
-Written by `python -m trtseg.evaluate.studies render`; do not edit. NoC@q is the mean number of
+Written by `trtseg study render`; do not edit. NoC@q is the mean number of
 clicks until IoU q is reached, the maximum where it is not; lower is better. Brackets hold 95 %
 bootstrap intervals over the objects. Numbers in italics are published ones, for orientation: where
 data, training sets or click protocols differ, the notes say so. A published number with a question
@@ -59,19 +60,19 @@ def study_section(
     sentences = ahead_sentences(study)
     if sentences:
         parts += ["In short:", _list(sentences)]
-    compared = differences(study)
-    if compared:
+    if any("change" in cell for row in study["rows"] for cell in row["cells"].values()):
         parts += [
-            f"Difference from \"{study['reference']}\", mean over the same objects: IoU after one "
-            "click (higher is better), then clicks (lower is better).",
-            _difference_table(study, compared),
+            f"Change from \"{study['reference']}\" over the same objects: the difference of the "
+            "mean IoU after one click (higher is better), and by how much the mean number of "
+            "clicks changes (lower is better).",
+            _change_table(study),
         ]
     if any(row["cells"] for row in study["rows"]):
         parts += ["Failures, IoU and time of what was measured here:", _detail_table(study)]
     notes = _notes(study, published)
     if notes:
         parts += ["Notes:", _list(notes)]
-    parts += [f"![IoU after each click]({Path('images') / name})" for name in figures]
+    parts += [f"![{study['title']}]({Path('images') / name})" for name in figures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,15 +88,12 @@ def _percent(target: str) -> str:
     return f"{float(target) * 100:g}"
 
 
-def _cells(study: dict[str, Any], data: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was measured on a data set, row by row."""
-    return [row["cells"][data["name"]] for row in study["rows"] if data["name"] in row["cells"]]
-
-
 def _taken(study: dict[str, Any], data: dict[str, Any]) -> tuple[int, int] | None:
     """(objects that the study takes of a data set, objects that it has)."""
-    found = [(cell["expected"], cell["available"]) for cell in _cells(study, data)]
-    return found[0] if found else None
+    for row in study["rows"]:
+        if (cell := row["cells"].get(data["name"])) is not None:
+            return cell["expected"], cell["available"]
+    return None
 
 
 def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
@@ -135,61 +133,41 @@ def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
 
 
 def _noc_cell(cell: dict[str, Any], targets: Sequence[str]) -> str:
-    values = " / ".join(
-        "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**cell["noc"][target]) for target in targets
-    )
+    values = " / ".join(interval_text(cell["noc"][target]) for target in targets)
     partial = cell["objects"] != cell["expected"]
     return f"{values} (only {cell['objects']} objects so far)" if partial else values
 
 
-def _difference_table(study: dict[str, Any], compared: dict[str, dict[str, Any]]) -> str:
-    measures = ["IoU@1", *(f"NoC@{_percent(target)}" for target in _targets(study))]
-    head = ["method", *(f"{d['label']} {name}" for d in study["data"] for name in measures)]
+def _change_table(study: dict[str, Any]) -> str:
+    head = ["method"]
+    for data in study["data"]:
+        names = ["IoU@1", *(f"clicks@{_percent(target)}" for target in _targets(study))]
+        head += [f"{data['label']} {name}" for name in names]
     rows = []
-    for label, by_data in compared.items():
-        cells = [label]
+    for row in study["rows"]:
+        cells = [row["label"]]
         for data in study["data"]:
-            found: list[Difference] = by_data.get(data["name"], [])
-            digits = [3, *[2] * (len(measures) - 1)]
-            cells += (
-                [one.text(places) for one, places in zip(found, digits, strict=True)]
-                if found
-                else [""] * len(measures)
-            )
-        rows.append(cells)
-    return _markdown(head, rows)
+            change = row["cells"].get(data["name"], {}).get("change", {})
+            cells.append(change_text(change.get("iou_1"), "{:+.3f}"))
+            cells += [change_text(change.get(key), "{:+.1%}") for key in _targets(study)]
+        if any(cells[1:]):
+            rows.append(cells)
+    known = [k for k in range(len(head)) if any(row[k] for row in rows)]
+    return _markdown([head[k] for k in known], [[row[k] for k in known] for row in rows])
 
 
 def _detail_table(study: dict[str, Any]) -> str:
-    targets = _targets(study)
-    limit = study["clicks"]
-    # of objects that were left at the target, only the first click's IoU is known
-    places = [0] if study["stop_at_target"] else sorted({0, min(4, limit - 1), limit - 1})
-    head = ["method", "data", "objects"]
-    for target in targets:
-        head += [f">={limit}@{_percent(target)}", f"failed@{_percent(target)}"]
-    head += [f"IoU@{k + 1}" for k in places]
-    head += ["best of M @1", "encode ms", "click ms", "s/click"]
-    rows = []
-    for row in study["rows"]:
-        for data in study["data"]:
-            cell = row["cells"].get(data["name"])
-            if cell is None:
-                continue
-            cells = [row["label"], data["label"], str(cell["objects"])]
-            for target in targets:
-                cells += [str(cell["failures_at_limit"][target]), str(cell["failures"][target])]
-            for k in places:
-                low, high = cell["iou_intervals"][k]
-                cells.append(f"{cell['iou'][k]:.3f} [{low:.3f}, {high:.3f}]")
-            cells.append(f"{cell['best_iou'][0]:.3f}" if "best_iou" in cell else "-")
-            encode, click = cell["encode_ms"], cell["click_ms"]
-            cells.append(f"{encode['median']:.0f}" if encode else "-")
-            cells.append(f"{click['median']:.0f}" if click else "-")
-            seconds = cell["seconds_per_click"]
-            cells.append("-" if seconds is None else f"{seconds:.2f}")
-            rows.append(cells)
-    return _markdown(head, rows)
+    found = [
+        (row["label"], data["label"], row["cells"][data["name"]])
+        for row in study["rows"]
+        for data in study["data"]
+        if data["name"] in row["cells"]
+    ]
+    metrics = [metric for metric in METRICS if metric.key != "noc"]  # which stands above
+    rows = cells([cell for _, _, cell in found], study["targets"], study["clicks"], metrics)
+    names = [("method", "data"), *((label, data) for label, data, _ in found)]
+    head, *rest = [[*name, *row] for name, row in zip(names, rows, strict=True)]
+    return _markdown(head, rest)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -255,16 +233,22 @@ def _sources(study: dict[str, Any], published: dict[str, Any]) -> list[str]:
 
 
 def _figures(study: dict[str, Any]) -> dict[str, bytes]:
-    """IoU against clicks of all methods, per data set, as SVG."""
+    """Of all methods, per data set, as SVG: IoU against clicks; clicks along a sequence."""
     figures = {}
-    for data in study["data"] if not study["stop_at_target"] else ():
-        curves = {
+    for data in study["data"]:
+        measured = {
             row["label"]: row["cells"][data["name"]]
             for row in study["rows"]
-            if "iou" in row["cells"].get(data["name"], {})
+            if "iou_intervals" in row["cells"].get(data["name"], {})
         }
-        if len(curves) > 1:
-            figure = iou_figure(curves)
+        if len(measured) < 2:
+            continue
+        drawn = {}
+        if not study["stop_at_target"]:
+            drawn[""] = iou_figure(measured)
+        if any(row["adapt"] != "none" for row in study["rows"]):
+            drawn["_sequence"] = sequence_figure(measured, study["targets"][0])
+        for suffix, figure in drawn.items():
             figure.axes[0].set_title(data["label"], fontsize=10)
-            figures[f"{study['study']}_{data['name']}.svg"] = render(figure, "svg")
+            figures[f"{study['study']}_{data['name']}{suffix}.svg"] = render(figure, "svg")
     return figures

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import platform
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,11 @@ import cv2
 from tqdm import tqdm
 
 import trtseg
-from trtseg.errors import TrtsegError
 from trtseg.evaluate.clicks import make_clicker
 from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.datasets import Dataset
 from trtseg.evaluate.methods import Method, load_method
+from trtseg.evaluate.parallel import CLUSTERS, run_parallel
 from trtseg.evaluate.protocol import record_object
 from trtseg.evaluate.records import ObjectRecord, RunDirectory, read_record
 
@@ -37,73 +35,80 @@ class Task:
     indices: tuple[int, ...]
 
 
+Load = Callable[[EvaluationConfig, "int | None"], Method]
+
+
 def evaluate(
     config: EvaluationConfig,
     run: RunDirectory,
     *,
+    load: Load = load_method,
     method: Method | None = None,
     workers: int = 1,
+    cluster: str | None = None,
     threads: int | None = None,
-    shard: tuple[int, int] = (0, 1),
     progress: bool = True,
 ) -> None:
     """Fill `run` with the results that are still missing.
 
     Whatever interrupts it, every object that was finished is kept, and the next call continues.
-    Results do not depend on workers, shards or interruptions: the simulated user's draws depend
-    on the seed and the object's name alone, and an adaptation over a sequence, whose objects
-    depend on one another, always begins its data set anew.
+    Results do not depend on workers or interruptions: the simulated user's draws depend on the
+    seed and the object's name alone, and an adaptation over a sequence, whose objects depend on
+    one another, always begins its data set anew.
 
     Args:
         config: what to do.
         run: begun with the header of this configuration.
-        method: already loaded; by default it is loaded here. Only with one worker.
-        workers: processes.
+        load: gives the method of a configuration on a number of threads; workers call it too, so
+            that it must be a function of a module.
+        method: already loaded, for the work that is done in this process.
+        workers: processes on this machine.
+        cluster: work there instead, see `parallel.placed`.
         threads: of the CPU, for each worker's model.
-        shard: (i, n): every n-th image, from the i-th on.
         progress: show a bar on stderr.
 
     Raises:
         DatasetError: a file of the data or of a finished result is missing or bad.
-        ValueError: no worker, or more than one worker or shard for an adaptation over a sequence.
+        BackendUnavailable: a package that `cluster` needs is missing.
+        TrtsegError: a worker was ended from outside.
+        ValueError: no worker, an unknown kind of cluster, or several workers for an adaptation
+            over a sequence.
     """
-    check_split(config, workers, shard)
+    check_workers(config, workers, cluster)
     for path in run.files():
         read_record(path)  # a damaged result is told before the work, not after it
     datasets = config.open_data()
-    tasks = list(plan(config, run, datasets, shard))
+    tasks = list(plan(config, run, datasets))
     total = sum(len(task.indices) for task in tasks)
     with tqdm(total=total, unit="object", disable=not progress, dynamic_ncols=True) as bar:
-
-        def store(records: list[ObjectRecord]) -> None:
-            for record in records:
-                run.write(record)
-            bar.update(len(records))
-
-        if not tasks:
-            return
-        if workers == 1:
-            _run_here(config, datasets, tasks, method, threads, store)
+        if workers == 1 and cluster is None:
+            results = _run_here(config, datasets, tasks, load, method, threads)
         else:
-            _run_processes(config, tasks, workers, threads, store)
+            work = ((config, load, threads, task) for task in tasks)
+            results = run_parallel(_work, work, workers, cluster)
+        with closing(results):
+            for records in results:
+                for record in records:
+                    run.write(record)
+                bar.update(len(records))
 
 
-def check_split(config: EvaluationConfig, workers: int, shard: tuple[int, int]) -> None:
-    """Raise ValueError where the work cannot be split as asked; see `evaluate`."""
+def check_workers(config: EvaluationConfig, workers: int, cluster: str | None) -> None:
+    """Raise ValueError where the work cannot be spread as asked; see `evaluate`."""
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
-    if config.sequential and (workers > 1 or shard[1] > 1):
-        raise ValueError("workers, shard: expected 1, for the adaptation goes from image to image")
+    if cluster is not None and cluster.partition(":")[0] not in CLUSTERS:
+        raise ValueError(f"cluster: expected one of {', '.join(CLUSTERS)}, got {cluster!r}")
+    if config.sequential and (workers > 1 or cluster is not None):
+        raise ValueError(
+            "workers, cluster: expected 1 and none, for the adaptation goes from image to image"
+        )
 
 
 def plan(
-    config: EvaluationConfig,
-    run: RunDirectory,
-    datasets: dict[str, Dataset],
-    shard: tuple[int, int] = (0, 1),
+    config: EvaluationConfig, run: RunDirectory, datasets: dict[str, Dataset]
 ) -> Iterator[Task]:
     """The work that is left, image by image, in the order of the data."""
-    position = 0
     for name, dataset in datasets.items():
         wanted = config.indices(len(dataset))
         done = run.done(name)
@@ -112,13 +117,10 @@ def plan(
             done = set()
         images: dict[str, list[int]] = defaultdict(list)
         for index in wanted:
-            images[dataset[index].source.name].append(index)
+            if index not in done:
+                images[dataset[index].source.name].append(index)
         for indices in images.values():
-            mine = position % shard[1] == shard[0]
-            position += 1
-            left = tuple(index for index in indices if index not in done)
-            if mine and left:
-                yield Task(name, left)
+            yield Task(name, tuple(indices))
 
 
 def run_image(
@@ -148,8 +150,7 @@ def run_image(
                 keep_masks=True,
             )
         record = ObjectRecord.from_run(task.data, index, sample.name, result)
-        # a sequence encodes as the session begins, which is then a part of the rest
-        record.encode_ms = None if config.sequential else round(encode_ms, 3)
+        record.encode_ms = round(encode_ms, 3)
         elapsed = (time.perf_counter() - begin) * 1000
         record.other_ms = round(elapsed - sum(result.click_ms), 3)
         records.append(record)
@@ -195,86 +196,32 @@ def processor_name() -> str:
     return names[0] if names else platform.processor()
 
 
-def _load(config: EvaluationConfig, threads: int | None) -> Method:
-    return load_method(
-        config.model,
-        threads=threads,
-        adapt=config.adapt,
-        focus=config.focus,
-        refine=config.refine,
-    )
-
-
 def _run_here(
     config: EvaluationConfig,
     datasets: dict[str, Dataset],
     tasks: list[Task],
+    load: Load,
     method: Method | None,
     threads: int | None,
-    store: Callable[[list[ObjectRecord]], None],
-) -> None:
-    method = method or _load(config, threads)
-    begun = tasks[0].data
+) -> Generator[list[ObjectRecord], None, None]:
+    begun = None
     for task in tasks:
-        if config.sequential and task.data != begun:
-            method, begun = _load(config, threads), task.data  # a sequence ends with its data set
-        store(run_image(config, method, datasets[task.data], task))
+        # a sequence ends with its data set
+        if method is None or (config.sequential and begun not in (None, task.data)):
+            method = load(config, threads)
+        begun = task.data
+        yield run_image(config, method, datasets[task.data], task)
 
 
-_worker: tuple[EvaluationConfig, Method, dict[str, Dataset]] | None = None
+_worker = threading.local()  # what a worker keeps from image to image
 
 
-def _end_with_parent() -> None:
-    # a parent that was killed tells nobody, and its workers would wait for tasks for ever
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _start_worker(config: EvaluationConfig, threads: int | None) -> None:
-    global _worker
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    cv2.setNumThreads(threads or 1)
-    _worker = config, _load(config, threads or 1), config.open_data()
-
-
-def _work(task: Task) -> list[ObjectRecord]:
-    assert _worker is not None
-    config, method, datasets = _worker
-    return run_image(config, method, datasets[task.data], task)
-
-
-def _run_processes(
-    config: EvaluationConfig,
-    tasks: list[Task],
-    workers: int,
-    threads: int | None,
-    store: Callable[[list[ObjectRecord]], None],
-) -> None:
-    # spawned: a forked child would inherit the locks of ONNX Runtime's and OpenCV's threads
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(config, threads),
-    )
-    try:
-        # a short queue: after an interruption only what runs is waited for
-        waiting: set[Future] = set()
-        remaining = iter(tasks)
-        while True:
-            while len(waiting) < 2 * workers and (task := next(remaining, None)) is not None:
-                waiting.add(pool.submit(_work, task))
-            if not waiting:
-                return
-            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in finished:
-                store(future.result())
-    except BrokenProcessPool:
-        raise TrtsegError(
-            "a worker process was ended, perhaps for want of memory: what is finished is kept; "
-            "--resume goes on, with fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _work(
+    config: EvaluationConfig, load: Load, threads: int | None, task: Task
+) -> list[ObjectRecord]:
+    asked = config, load, threads
+    if getattr(_worker, "asked", None) != asked:
+        cv2.setNumThreads(threads or 1)
+        _worker.method, _worker.datasets = load(config, threads or 1), config.open_data()
+        _worker.asked = asked
+    return run_image(config, _worker.method, _worker.datasets[task.data], task)

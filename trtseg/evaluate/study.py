@@ -8,11 +8,11 @@ continued at any time.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,15 @@ import numpy as np
 
 from trtseg.bundle import read as read_bundle
 from trtseg.errors import BundleError, DatasetError
+from trtseg.evaluate.comparison import change
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.datasets import open_dataset
 from trtseg.evaluate.methods import BASELINES, Method, load_method
-from trtseg.evaluate.metrics import clicks_to_reach
 from trtseg.evaluate.records import RunDirectory, read_json, write_json
-from trtseg.evaluate.runner import evaluate, make_header
+from trtseg.evaluate.runner import Load, evaluate, make_header
 from trtseg.evaluate.summary import summarise
-
-VGA = (480, 640)
+from trtseg.evaluate.timing import VGA, time_at_vga
+from trtseg.parse import build
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class StudyMethod:
         group: "ours", "classical", "learned" or "ablation".
         adapt, focus, refine: see `EvaluationConfig`.
         protocol: in place of the study's.
+        learning: how it adapts, as changes to the study's: dotted names to values.
         training: how the model is trained, as changes to the study's: dotted names to values.
         note: what a reader must know about the row.
         omitted: why the row is not run: it is shown with this reason.
@@ -54,6 +55,7 @@ class StudyMethod:
     focus: bool = True
     refine: bool = False
     protocol: str | None = None
+    learning: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     note: str = ""
     omitted: str = ""
@@ -68,6 +70,7 @@ class StudyData:
         label: as shown.
         path: below the folder of data.
         layout, subset: see `open_dataset`.
+        shift, prefix: see `DataSpec`.
         min_area, limit: see `EvaluationConfig`.
         note: for instance how it differs from the set that papers use under this name.
         remark: why the outcome on it is as it is; written once a run has shown it.
@@ -78,6 +81,8 @@ class StudyData:
     path: str
     layout: str | None = None
     subset: str | None = None
+    shift: str | None = None
+    prefix: str = ""
     min_area: float = 0.0
     limit: int | None = None
     note: str = ""
@@ -99,6 +104,9 @@ class Study:
             reported.
         reference: label of the row that the others are compared with, object by object.
         published: keys of rows in `published.json` to show.
+        long_side_px: see `EvaluationConfig`.
+        learning: how rows with an adaptation learn, the values of an `adapt.AdaptConfig`; None
+            takes what was chosen for each model.
         time_at_vga: measure an encode and a click at 640 x 480.
         training: "base" is a training configuration, beside the study's file; the other entries
             change it for all methods that are trained for this study.
@@ -115,15 +123,22 @@ class Study:
     seed: int = 0
     stop_at_target: bool = False
     reference: str | None = None
-    published: tuple[str, ...] = field(default=())
+    published: tuple[str, ...] = ()
+    long_side_px: int | None = None
+    learning: dict[str, Any] | None = None
     time_at_vga: bool = False
     training: dict[str, Any] | None = None
 
     def config(self, method: StudyMethod, data: StudyData, paths: Paths) -> EvaluationConfig:
         """The evaluation of one cell."""
+        path = str(paths.data / data.path)
+        spec = DataSpec(path, data.layout, data.subset, data.shift, data.prefix)
+        learning = None
+        if method.adapt != "none" and (self.learning or method.learning):
+            learning = changed(self.learning or {}, method.learning or {})
         return EvaluationConfig(
             model=paths.model(method.model),
-            data=(DataSpec(str(paths.data / data.path), data.layout, data.subset),),
+            data=(spec,),
             protocol=method.protocol or self.protocol,
             clicks=self.clicks,
             targets=self.targets,
@@ -132,6 +147,8 @@ class Study:
             limit=data.limit,
             stop_at_target=self.stop_at_target,
             adapt=method.adapt,
+            learning=learning,
+            long_side_px=self.long_side_px,
             focus=method.focus,
             refine=method.refine,
         )
@@ -145,17 +162,20 @@ class Paths:
         data: folder of the data sets.
         models: folder of the bundles that are not in the package.
         work: run directories.
+        kept: folder of the models that do not ship, looked at last.
     """
 
     data: Path
     models: Path
     work: Path
+    kept: Path | None = None
 
     def model(self, name: str) -> str:
         """A model's name or path."""
         if name in BASELINES:
             return name
-        for path in (self.models / name, self.models / f"{name}.trtseg"):
+        kept = () if self.kept is None else (self.kept / name,)
+        for path in (self.models / name, self.models / f"{name}.trtseg", *kept):
             if path.exists():
                 return str(path)
         return name
@@ -168,25 +188,29 @@ def read_study(path: Path) -> Study:
         DatasetError: missing, or not JSON.
         ValueError: an unknown or missing entry; the message names the file.
     """
-    content = read_json(path)
-    try:
-        methods = tuple(StudyMethod(**entry) for entry in content.pop("methods"))
-        data = tuple(StudyData(**entry) for entry in content.pop("data"))
-        listed = [key for key in ("text", "targets", "published") if key in content]
-        lists: dict[str, Any] = {key: tuple(content.pop(key)) for key in listed}
-        study = Study(name=path.stem, methods=methods, data=data, **lists, **content)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a study ({error})") from None
+    study = build(Study, {**read_json(path), "name": path.stem}, str(path))
     for kind, names in (
-        ("method", [method.label for method in methods]),
-        ("data set", [entry.name for entry in data]),
+        ("method", [method.label for method in study.methods]),
+        ("data set", [entry.name for entry in study.data]),
     ):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ValueError(f"{path}: {kind} {sorted(twice)[0]!r} appears twice")
-    if study.reference is not None and all(m.label != study.reference for m in methods):
+    if study.reference is not None and all(m.label != study.reference for m in study.methods):
         raise ValueError(f"{path}: reference {study.reference!r} is no method of the study")
     return study
+
+
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy of nested values in which dotted names have other ones."""
+    copied = copy.deepcopy(values)
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        place = copied
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return copied
 
 
 def slug(label: str) -> str:
@@ -199,7 +223,9 @@ def run_study(
     paths: Paths,
     *,
     only: Sequence[str] = (),
+    load: Load = load_method,
     workers: int = 1,
+    cluster: str | None = None,
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -213,7 +239,7 @@ def run_study(
         paths: where.
         only: labels of methods and names of data sets to run now, all of either kind where none
             of it is named; other cells are only read.
-        workers, threads, progress: see `runner.evaluate`.
+        load, workers, cluster, threads, progress: see `runner.evaluate`.
 
     Raises:
         DatasetError: a file of a data set is bad.
@@ -221,9 +247,19 @@ def run_study(
             `only` names what the study does not have.
     """
     chosen_methods, chosen_data = chosen(study, only)
+
+    def fill(config: EvaluationConfig, run: RunDirectory, loaded: Method | None) -> Method:
+        method = load(config, threads) if loaded is None or config.sequential else loaded
+        run.start(make_header(config, method, config.open_data()))
+        spread = (1, None) if config.sequential else (workers, cluster)
+        evaluate(config, run, load=load, method=method, workers=spread[0], cluster=spread[1],
+                 threads=threads, progress=progress)  # fmt: skip
+        return method
+
     rows = []
     for method in study.methods:
-        row: dict[str, Any] = {"label": method.label, "group": method.group, "note": method.note}
+        row: dict[str, Any] = {"label": method.label, "group": method.group,
+                               "adapt": method.adapt, "note": method.note}  # fmt: skip
         row.update(cells={}, missing={})
         loaded: Method | None = None
         for data in study.data:
@@ -234,8 +270,7 @@ def run_study(
                 continue
             try:
                 if wanted:
-                    loaded = _fill(study, method, data, paths, run, loaded,
-                                   workers, threads, progress)  # fmt: skip
+                    loaded = fill(study.config(method, data, paths), run, loaded)
                 row["cells"][data.name] = condense(run, study)
             except BundleError as error:
                 row["missing"][data.name] = f"missing: {_subject(error)}"
@@ -248,6 +283,11 @@ def run_study(
         if method.training is not None and row["cells"]:
             row["training"] = training_budget(paths.model(method.model))
         rows.append(row)
+    base = next((row for row in rows if row["label"] == study.reference), None)
+    for row in rows:
+        for name, cell in row["cells"].items():
+            if base is not None and row is not base and name in base["cells"]:
+                cell["change"] = change(cell, base["cells"][name])
     return {
         "study": study.name,
         "title": study.title,
@@ -304,33 +344,6 @@ def _subject(error: Exception) -> str:
     return Path(str(error).partition(":")[0]).name
 
 
-def _fill(
-    study: Study,
-    method: StudyMethod,
-    data: StudyData,
-    paths: Paths,
-    run: RunDirectory,
-    loaded: Method | None,
-    workers: int,
-    threads: int | None,
-    progress: bool,
-) -> Method:
-    config = study.config(method, data, paths)
-    datasets = config.open_data()
-    if loaded is None or config.sequential:
-        loaded = load_method(
-            config.model,
-            threads=threads,
-            adapt=config.adapt,
-            focus=config.focus,
-            refine=config.refine,
-        )
-    run.start(make_header(config, loaded, datasets))
-    count = 1 if config.sequential else workers
-    evaluate(config, run, method=loaded, workers=count, threads=threads, progress=progress)
-    return loaded
-
-
 def condense(run: RunDirectory, study: Study) -> dict[str, Any]:
     """The numbers of one cell that pages and figures show.
 
@@ -341,29 +354,17 @@ def condense(run: RunDirectory, study: Study) -> dict[str, Any]:
     if not summary["results"]:
         raise DatasetError(f"{run.path}: no result yet")
     name, result = next(iter(summary["results"].items()))
-    keys = ["objects", "expected", "noc", "failures", "failures_at_limit", "click_ms",
-            "encode_ms", "seconds_per_click"]  # fmt: skip
-    kept = {key: result[key] for key in keys if key in result}
     # an object that was left at the target has no IoU after later clicks
     count = 1 if study.stop_at_target else study.clicks
-    kept |= {
-        key: result[key][:count] for key in ("iou", "iou_intervals", "best_iou") if key in result
+    return {
+        **{key: v[:count] if key in _BY_CLICK else v for key, v in result.items()},
+        "available": summary["data"][name]["available"],
+        "method": summary["method"],
+        "machine": summary["machine"],
     }
-    kept["available"] = summary["data"][name]["available"]
-    # object by object, so that two methods can be compared on the same ones
-    records = list(run.records(name))
-    ious = np.array([record.ious for record in records])
-    kept["clicks"] = {
-        f"{target:g}": {
-            str(record.index): int(clicks)
-            for record, clicks in zip(records, clicks_to_reach(ious, target), strict=True)
-        }
-        for target in study.targets
-    }
-    kept["iou_1"] = {str(record.index): record.ious[0] for record in records}
-    method = {key: summary["method"][key] for key in ("kind", "name", "fingerprint", "parameters")
-              if key in summary["method"]}  # fmt: skip
-    return {**kept, "method": method, "machine": summary["machine"]}
+
+
+_BY_CLICK = ("iou", "iou_intervals", "best_iou")
 
 
 def _time_once(
@@ -385,30 +386,3 @@ def _vga_image(study: Study, paths: Paths) -> np.ndarray:
     dataset = open_dataset(paths.data / data.path, data.layout, subset=data.subset)
     image = dataset.images[0].read_image()
     return cv2.resize(image, VGA[::-1], interpolation=cv2.INTER_AREA)
-
-
-def time_at_vga(method: Method, image: np.ndarray, repeats: int = 3) -> dict[str, float]:
-    """Milliseconds of one encode and of one click, medians.
-
-    Args:
-        method: what to time.
-        image: uint8 RGB [480, 640, 3].
-        repeats: encodes, each with five clicks; the first of either kind is not counted.
-    """
-    height, width = image.shape[:2]
-    places = ((0.5, 0.5, True), (0.1, 0.1, False), (0.6, 0.4, True),
-              (0.9, 0.5, False), (0.4, 0.6, True))  # fmt: skip
-    encodes, clicks = [], []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        encoded = method.encode(image)
-        encodes.append((time.perf_counter() - start) * 1000)
-        with method.session(encoded) as session:
-            for x, y, positive in places:
-                start = time.perf_counter()
-                session.add_click(x * width, y * height, positive)
-                clicks.append((time.perf_counter() - start) * 1000)
-    return {
-        "encode_ms": round(float(np.median(encodes[1:])), 2),
-        "click_ms": round(float(np.median(clicks[1:])), 2),
-    }

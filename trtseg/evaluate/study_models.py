@@ -14,7 +14,7 @@ from typing import Any
 
 from trtseg.errors import TrtsegError
 from trtseg.evaluate.records import read_json, write_json
-from trtseg.evaluate.study import Paths, Study
+from trtseg.evaluate.study import Paths, Study, changed
 
 RunCommand = Callable[[list[str]], int]
 _BUNDLE_PREFIX = "bundle:"
@@ -43,17 +43,10 @@ def training_configs(
         base = (folder / study.training["base"]).resolve()
         config = read_json(base)
         common = {key: value for key, value in study.training.items() if key != "base"}
-        for key, value in {**common, **method.training}.items():
-            _set(config, key.split("."), value)
+        config = changed(config, {**common, **method.training})
         _make_absolute(config, base.parent, data)
         configs[method.model] = config
     return configs
-
-
-def _set(config: dict[str, Any], names: list[str], value: Any) -> None:
-    for name in names[:-1]:
-        config = config.setdefault(name, {})
-    config[names[-1]] = value
 
 
 def _make_absolute(config: dict[str, Any], folder: Path, data: Path | None) -> None:
@@ -116,7 +109,7 @@ def make_models(
         place.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
         output = place / "run"
-        command = [sys.executable, "-m", "trtseg.train", str(file), "--output", str(output)]
+        command = [sys.executable, "-m", "trtseg", "train", str(file), "--output", str(output)]
         command += ["--resume"] if (output / "last").exists() else []
         command += ["--threads", str(threads)] if threads else []
         _expect_success(run(command), model, "training")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from trtseg.parse import build
 
 ENCODERS = ("vgg19", "mobilenet_v2", "efficientnet_lite2", "none")
 SEGMENTERS = ("can", "unet", "pyramid")
@@ -167,11 +169,7 @@ class NetworkConfig:
         Raises:
             ValueError: a name is unknown, or a value is not allowed.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"network: unknown {', '.join(unknown)}; known: {sorted(known)}")
-        return cls(**values)
+        return build(cls, values, "network")
 
 
 def lite_config(**changes: Any) -> NetworkConfig:

@@ -17,6 +17,7 @@ from trtseg.nn import mobilenet
 from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.nn.mobilenet import InvertedResidual, MobileNetV2
 from trtseg.nn.xception import SeparableConv, Xception65, widened
+from trtseg.parse import build
 
 BACKBONES = ("xception65", "mobilenet_v2")
 MEAN, SCALE = mobilenet.MEAN, mobilenet.SCALE  # RGB to [-1, 1], for both backbones
@@ -256,7 +257,7 @@ def load_deeplab(path: str | Path) -> DeepLab:
     """
     tensors, state = read_checkpoint(path)
     try:
-        network = DeepLab(DeepLabConfig(**state["network"]))
+        network = DeepLab(build(DeepLabConfig, state["network"], "network"))
         network.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         )

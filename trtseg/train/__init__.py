@@ -1,1 +1,1 @@
-"""Training of latent diversity's networks: `python -m trtseg.train CONFIG.json`."""
+"""Training of latent diversity's networks: `trtseg train CONFIG.json`."""

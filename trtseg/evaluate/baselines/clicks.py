@@ -31,9 +31,11 @@ class Baseline(ABC):
     """A method with its parameters; subclasses are frozen dataclasses.
 
     Attributes:
+        name: as evaluations call it; a subclass that sets one is found by it.
         source: where the method is published, and which library computes it.
     """
 
+    name: ClassVar[str]
     source: ClassVar[str]
 
     def parameters(self) -> dict[str, Any]:

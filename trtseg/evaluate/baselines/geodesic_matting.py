@@ -45,6 +45,7 @@ class GeodesicMatting(Baseline):
     floor: float = 0.02
     step: float = 1e-3
     exponent: float = 1.0
+    name: ClassVar[str] = "geodesic-matting"
     source: ClassVar[str] = "Bai and Sapiro, ICCV 2007, IJCV 2009; paths by scikit-image"
 
     def encode(self, image: np.ndarray) -> ColourBins:

@@ -36,6 +36,7 @@ class GrabCut(Baseline):
     radius_px: float = 5.0
     iterations: int = 3
     first_disk: float = 0.12
+    name: ClassVar[str] = "grabcut"
     source: ClassVar[str] = "Rother, Kolmogorov and Blake, SIGGRAPH 2004; cv2.grabCut"
 
     def encode(self, image: np.ndarray) -> np.ndarray:

@@ -51,6 +51,7 @@ class GraphCut(Baseline):
     smoothing: float = 1.5
     floor: float = 0.02
     boundary: float = 60.0
+    name: ClassVar[str] = "graph-cut"
     source: ClassVar[str] = "Boykov and Jolly, ICCV 2001; max-flow by PyMaxflow"
 
     def encode(self, image: np.ndarray) -> EncodedForCut:

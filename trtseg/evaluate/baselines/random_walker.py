@@ -45,6 +45,7 @@ class RandomWalker(Baseline):
     radius_px: float = 3.0
     beta: float = 1000.0
     longest_side_px: int = 256
+    name: ClassVar[str] = "random-walker"
     source: ClassVar[str] = "Grady, TPAMI 2006; skimage.segmentation.random_walker"
 
     def encode(self, image: np.ndarray) -> EncodedForWalk:

@@ -75,6 +75,7 @@ class EuclideanStar(GraphCut):
     Parameters as in `GraphCut`.
     """
 
+    name: ClassVar[str] = "euclidean-star"
     source: ClassVar[str] = "Gulshan et al., CVPR 2010 (ESC); max-flow by PyMaxflow"
 
     def parents(self, encoded: EncodedForCut, clicks: Sequence[Click]) -> np.ndarray:
@@ -101,6 +102,7 @@ class GeodesicStar(GraphCut):
     """
 
     gamma: float = 0.7
+    name: ClassVar[str] = "geodesic-star"
     source: ClassVar[str] = (
         "Gulshan et al., CVPR 2010 (GSC); max-flow by PyMaxflow, paths by scikit-image"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from trtseg.errors import BackendUnavailable, DatasetError
-from trtseg.evaluate.datasets.dataset import MAX_OBJECTS, VOID, LabelledImage
+from trtseg.evaluate.datasets.dataset import MAX_OBJECTS, VOID, LabelledImage, Layout, has
 
 
 class CocoImage(LabelledImage):
@@ -124,3 +124,26 @@ def find_coco(annotation: Path, images: Path) -> list[LabelledImage]:
         name = Path(file_name).with_suffix("").as_posix()
         found.append(CocoImage(name, path, index, record, annotation))
     return found
+
+
+def _find_coco(root: Path, subset: str | None) -> list[LabelledImage]:
+    if root.is_file():
+        beside = root.parent / "images"
+        official = root.parent.parent / root.stem.removeprefix("instances_")
+        return find_coco(root, beside if beside.is_dir() else official)
+    files = sorted((root / "annotations").glob("instances_*.json"))
+    if subset is not None:
+        return find_coco(root / "annotations" / f"instances_{subset}.json", root / subset)
+    if len(files) != 1:
+        found = ", ".join(file.stem.removeprefix("instances_") for file in files) or "none"
+        raise DatasetError(f"{root / 'annotations'}: expected one subset or its name, got {found}")
+    return find_coco(files[0], root / files[0].stem.removeprefix("instances_"))
+
+
+def _is_coco(root: Path) -> bool:
+    if root.is_file():
+        return root.suffix == ".json"
+    return has(root, "annotations") and not has(root, "JPEGImages")  # VOC's where case is ignored
+
+
+LAYOUTS = (Layout("coco", _find_coco, _is_coco),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,30 @@ class LabelledImage(ABC):
         counts = np.bincount(self.read_labels().ravel(), minlength=VOID + 1)
         total = counts.sum()
         return {int(v): float(counts[v] / total) for v in np.flatnonzero(counts) if 0 < v < VOID}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How files of a data set are laid out; `layouts` finds those that this folder's modules list.
+
+    Attributes:
+        name: as the user calls it.
+        find: from root and subset to the images; raises DatasetError where a file is missing.
+        matches: whether a root has this layout, by the names of its parts.
+        subset: the split that is taken when none is named.
+        single: every image holds exactly one object, whose label is 1.
+    """
+
+    name: str
+    find: Callable[[Path, str | None], list[LabelledImage]]
+    matches: Callable[[Path], bool]
+    subset: str | None = None
+    single: bool = False
+
+
+def has(root: Path, *parts: str) -> bool:
+    """Whether all these paths are below a folder."""
+    return all((root / part).exists() for part in parts)
 
 
 @dataclass(frozen=True)

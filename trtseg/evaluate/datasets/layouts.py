@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import importlib
+import pkgutil
 from pathlib import Path
 
-import numpy as np
-
 from trtseg.errors import DatasetError
-from trtseg.evaluate.datasets.coco import find_coco
-from trtseg.evaluate.datasets.dataset import Dataset, LabelledImage
-from trtseg.evaluate.datasets.pairs import (
-    BinaryPair,
-    LabelPair,
-    TrimapPair,
-    find_pairs,
-    read_names,
-)
-from trtseg.evaluate.datasets.sbd import find_sbd
+from trtseg.evaluate.datasets.dataset import Dataset, Layout
 
-LAYOUTS = ("folder", "grabcut", "berkeley", "davis", "sbd", "voc", "coco")
-_SUBSETS = {"sbd": "val", "voc": "val"}
-_MASKS_LOOKED_AT = 8
+
+def _layouts() -> dict[str, Layout]:
+    found = {}
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if info.name != "layouts":
+            module = importlib.import_module(f"trtseg.evaluate.datasets.{info.name}")
+            found.update({layout.name: layout for layout in getattr(module, "LAYOUTS", ())})
+    return found
+
+
+LAYOUTS = _layouts()
 
 
 def open_dataset(
@@ -66,56 +64,14 @@ def open_dataset(
         layout = detect_layout(root)
     elif layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
-    images = _find(root, layout, subset or _SUBSETS.get(layout))
-    single = layout in ("grabcut", "berkeley", "davis")
+    known = LAYOUTS[layout]
+    images = known.find(root, subset or known.subset)
     title = name or (root.resolve().name if root.is_dir() else root.stem)
-    return Dataset(title, layout, images, single=single, min_area=min_area)
-
-
-def _find(root: Path, layout: str, subset: str | None) -> list[LabelledImage]:
-    if layout == "folder":
-        return find_pairs(root / "images", root / "masks", LabelPair)
-    if layout == "berkeley":
-        return find_pairs(root / "images", root / "masks", TrimapPair)
-    if layout == "grabcut":
-        return find_pairs(root / "data_GT", root / "boundary_GT", TrimapPair)
-    if layout == "davis":
-        return _find_davis(root, subset)
-    if layout == "sbd":
-        return find_sbd(root, str(subset))
-    if layout == "voc":
-        names = read_names(root / "ImageSets" / "Segmentation" / f"{subset}.txt")
-        return find_pairs(root / "JPEGImages", root / "SegmentationObject", LabelPair, names)
-    return _find_coco(root, subset)
-
-
-def _find_davis(root: Path, subset: str | None) -> list[LabelledImage]:
-    if (root / "img").is_dir():
-        return find_pairs(root / "img", root / "gt", BinaryPair)
-    names = None
-    if subset is not None:
-        # lines are "/JPEGImages/480p/SEQUENCE/00000.jpg /Annotations/480p/SEQUENCE/00000.png"
-        listed = read_names(root / "ImageSets" / "480p" / f"{subset}.txt")
-        names = ["/".join(Path(line).with_suffix("").parts[-2:]) for line in listed]
-    return find_pairs(root / "JPEGImages/480p", root / "Annotations/480p", BinaryPair, names)
-
-
-def _find_coco(root: Path, subset: str | None) -> list[LabelledImage]:
-    if root.is_file():
-        beside = root.parent / "images"
-        official = root.parent.parent / root.stem.removeprefix("instances_")
-        return find_coco(root, beside if beside.is_dir() else official)
-    files = sorted((root / "annotations").glob("instances_*.json"))
-    if subset is not None:
-        return find_coco(root / "annotations" / f"instances_{subset}.json", root / subset)
-    if len(files) != 1:
-        found = ", ".join(file.stem.removeprefix("instances_") for file in files) or "none"
-        raise DatasetError(f"{root / 'annotations'}: expected one subset or its name, got {found}")
-    return find_coco(files[0], root / files[0].stem.removeprefix("instances_"))
+    return Dataset(title, layout, images, single=known.single, min_area=min_area)
 
 
 def detect_layout(path: str | Path) -> str:
-    """The layout of a folder, by the names of its parts.
+    """The layout of a folder (or of COCO's JSON), by the names of its parts.
 
     `images/` + `masks/` is "berkeley" when no mask among the first few holds a value that only
     the folder convention has (1..254 but not 128), and some hold 255.
@@ -123,31 +79,7 @@ def detect_layout(path: str | Path) -> str:
     Raises:
         DatasetError: the folder has no known layout.
     """
-    root = Path(path)
-    if root.is_file() and root.suffix == ".json":
-        return "coco"
-
-    def has(*parts: str) -> bool:
-        return all((root / part).exists() for part in parts)
-
-    if has("data_GT", "boundary_GT"):
-        return "grabcut"
-    if has("img", "inst"):
-        return "sbd"
-    if has("img", "gt") or has("JPEGImages/480p", "Annotations/480p"):
-        return "davis"
-    if has("JPEGImages", "SegmentationObject"):
-        return "voc"
-    if has("annotations"):
-        return "coco"
-    if has("images", "masks"):
-        return "berkeley" if _binary_masks(root) else "folder"
-    raise DatasetError(f"{root}: none of the known layouts ({', '.join(LAYOUTS)})")
-
-
-def _binary_masks(root: Path) -> bool:
-    pairs = find_pairs(root / "images", root / "masks", LabelPair)
-    values: set[int] = set()
-    for pair in islice(pairs, _MASKS_LOOKED_AT):
-        values.update(int(value) for value in np.unique(pair.read_labels()))
-    return 255 in values and values <= {0, 128, 255}
+    for name, layout in LAYOUTS.items():
+        if layout.matches(Path(path)):
+            return name
+    raise DatasetError(f"{path}: none of the known layouts ({', '.join(LAYOUTS)})")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from trtseg.errors import DatasetError
-from trtseg.evaluate.datasets.dataset import VOID, LabelledImage
+from trtseg.evaluate.datasets.dataset import VOID, LabelledImage, Layout, has
 from trtseg.evaluate.datasets.decode import IMAGE_SUFFIXES, read_labels
 
 MASK_SUFFIXES = (".png", ".bmp", ".jpg")
+_MASKS_LOOKED_AT = 8
 
 
 class LabelPair(LabelledImage):
@@ -99,3 +101,64 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise DatasetError(f"{path}: the list of images is empty")
     return names
+
+
+def _find_folder(root: Path, subset: str | None) -> list[LabelledImage]:
+    return find_pairs(root / "images", root / "masks", LabelPair)
+
+
+def _find_grabcut(root: Path, subset: str | None) -> list[LabelledImage]:
+    return find_pairs(root / "data_GT", root / "boundary_GT", TrimapPair)
+
+
+def _find_berkeley(root: Path, subset: str | None) -> list[LabelledImage]:
+    return find_pairs(root / "images", root / "masks", TrimapPair)
+
+
+def _find_voc(root: Path, subset: str | None) -> list[LabelledImage]:
+    names = read_names(root / "ImageSets" / "Segmentation" / f"{subset}.txt")
+    return find_pairs(root / "JPEGImages", root / "SegmentationObject", LabelPair, names)
+
+
+def _find_davis(root: Path, subset: str | None) -> list[LabelledImage]:
+    if (root / "img").is_dir():
+        return find_pairs(root / "img", root / "gt", BinaryPair)
+    names = None
+    if subset is not None:
+        # lines are "/JPEGImages/480p/SEQUENCE/00000.jpg /Annotations/480p/SEQUENCE/00000.png"
+        listed = read_names(root / "ImageSets" / "480p" / f"{subset}.txt")
+        names = ["/".join(Path(line).with_suffix("").parts[-2:]) for line in listed]
+    return find_pairs(root / "JPEGImages/480p", root / "Annotations/480p", BinaryPair, names)
+
+
+def _binary_masks(root: Path) -> bool:
+    """Whether no mask among the first few holds a value that only the folder convention has.
+
+    That is 1..254 but not 128; and some must hold 255.
+    """
+    pairs = find_pairs(root / "images", root / "masks", LabelPair)
+    values: set[int] = set()
+    for pair in islice(pairs, _MASKS_LOOKED_AT):
+        values.update(int(value) for value in np.unique(pair.read_labels()))
+    return 255 in values and values <= {0, 128, 255}
+
+
+def _is_folder(root: Path) -> bool:
+    return has(root, "images", "masks") and not _binary_masks(root)
+
+
+def _is_berkeley(root: Path) -> bool:
+    return has(root, "images", "masks") and _binary_masks(root)
+
+
+def _is_davis(root: Path) -> bool:
+    return has(root, "img", "gt") or has(root, "JPEGImages/480p", "Annotations/480p")
+
+
+LAYOUTS = (
+    Layout("folder", _find_folder, _is_folder),
+    Layout("grabcut", _find_grabcut, lambda r: has(r, "data_GT", "boundary_GT"), single=True),
+    Layout("berkeley", _find_berkeley, _is_berkeley, single=True),
+    Layout("davis", _find_davis, _is_davis, single=True),
+    Layout("voc", _find_voc, lambda r: has(r, "JPEGImages", "SegmentationObject"), subset="val"),
+)

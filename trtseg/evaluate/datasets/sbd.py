@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trtseg.errors import DatasetError
-from trtseg.evaluate.datasets.dataset import MAX_OBJECTS, LabelledImage
+from trtseg.evaluate.datasets.dataset import MAX_OBJECTS, LabelledImage, Layout, has
 from trtseg.evaluate.datasets.pairs import read_names
 
 
@@ -38,7 +38,7 @@ class SbdImage(LabelledImage):
         return labels.astype(np.uint8)
 
 
-def find_sbd(root: Path, subset: str) -> list[LabelledImage]:
+def find_sbd(root: Path, subset: str | None) -> list[LabelledImage]:
     """The images listed in `root/SUBSET.txt`.
 
     Raises:
@@ -48,6 +48,9 @@ def find_sbd(root: Path, subset: str) -> list[LabelledImage]:
     for name in read_names(root / f"{subset}.txt"):
         path = root / "img" / f"{name}.jpg"
         if not path.is_file():
-            raise DatasetError(f"{path}: no such file, listed in {root / subset}.txt")
+            raise DatasetError(f"{path}: no such file, listed in {root}/{subset}.txt")
         images.append(SbdImage(name, path, root / "inst" / f"{name}.mat"))
     return images
+
+
+LAYOUTS = (Layout("sbd", find_sbd, lambda root: has(root, "img", "inst"), subset="val"),)

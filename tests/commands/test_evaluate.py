@@ -13,13 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluate.methods import write_folder
 
-from trtseg.evaluate.command import add_arguments, main
+from trtseg import cli
+from trtseg.commands.evaluate import add_arguments
+from trtseg.evaluate.curves import running_mean
 from trtseg.evaluate.records import ObjectRecord
 from trtseg.evaluate.report import overlay, select_cases
 from trtseg.evaluate.summary import summarise_records
 
-from .methods import write_folder
+
+def main(arguments):
+    return cli.main(["evaluate", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def test_files(finished):
     for row in rows:
         reached = max(float(row[f"iou@{k}"]) for k in range(1, 5)) >= 0.9
         assert row["reached@0.9"] == ("true" if reached else "false")
-    for name in ("iou", "jaccard_error", "noc_over_sequence"):
+    for name in ("iou", "jaccard_error", "clicks_over_sequence"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (output / f"{name}.svg").read_bytes()
 
@@ -89,21 +94,6 @@ def test_other_folders_are_left_alone(tmp_path, capsys, option):
     assert [path.name for path in precious.iterdir()] == ["diary.txt"]
 
 
-def test_shards_and_merge(tmp_path, capsys):
-    data = write_folder(tmp_path / "photos", images=3)
-    arguments = ["--model", "geodesic-matting", "--data", str(data), "--clicks", "2", "--quiet"]
-    arguments.append("--no-report")
-    for shard in ("1/2", "2/2"):
-        output = tmp_path / shard[0]
-        assert main([*arguments, "--shard", shard, "--output", str(output)]) == 0
-    assert "4/6" in capsys.readouterr().out
-    merged = str(tmp_path / "merged")
-    shards = [str(tmp_path / "1"), str(tmp_path / "2")]
-    assert main(["--merge", *shards, "--output", merged, "--no-report"]) == 0
-    table = capsys.readouterr().out
-    assert re.search(r"photos +6 ", table)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -111,7 +101,9 @@ def test_shards_and_merge(tmp_path, capsys):
         (["--model", "graph-cut"], "data: expected at least one"),
         (["--model", "no-such-model"], "no-such-model"),
         (["--model", "graph-cut", "--adapt", "image"], "neither be adapted nor refined"),
-        (["--adapt", "both", "--workers", "2"], "workers, shard: expected 1"),
+        (["--adapt", "both", "--workers", "2"], "workers, cluster: expected 1"),
+        (["--adapt", "both", "--cluster", "dask"], "workers, cluster: expected 1"),
+        (["--cluster", "slurm", "--model", "graph-cut"], "cluster: expected one of dask, ray"),
         (["--target", "85,85", "--model", "graph-cut"], "target: expected different values"),
         (["--seed", "-1", "--protocol", "random", "--model", "graph-cut"], "seed: expected"),
     ],
@@ -127,7 +119,7 @@ def test_bad_input(tmp_path, capsys, arguments, message):
 def test_a_file_as_output_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["--output", str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err == f"trtseg evaluate: {tmp_path / 'file'}: Not a directory\n"
+    assert capsys.readouterr().err == f"trtseg: error: {tmp_path / 'file'}: Not a directory\n"
 
 
 def contents(folder):
@@ -140,10 +132,7 @@ def contents(folder):
         ["--clicks", "0"],
         ["--model", "no-such-model"],
         ["--data", "/no/such/place"],
-        ["--workers", "0"],
-        ["--merge", "/no/such/place"],
-        ["--merge", "OUTPUT"],
-        ["--merge", "OUTPUT/inner"],
+        ["--cluster", "slurm"],
         ["--data", "OUTPUT"],
     ],
 )
@@ -151,7 +140,6 @@ def test_force_deletes_nothing_before_all_is_checked(finished, tmp_path, wrong):
     arguments, finished_output = finished
     output = tmp_path / "run"
     shutil.copytree(finished_output, output)
-    shutil.copytree(finished_output, output / "inner")
     before = contents(output)
     wrong = [word.replace("OUTPUT", str(output)) for word in wrong]
     assert main([*arguments, "--output", str(output), *wrong, "--force"]) == 2
@@ -166,9 +154,6 @@ def test_force_replaces(finished, tmp_path):
     assert main(fewer) == 0
     assert len(list(output.glob("objects/*/*.json"))) == 2
     assert not (output / "report.html").exists()
-    merged = ["--merge", str(finished_output), "--output", str(output), "--force", "--no-report"]
-    assert main(merged) == 0
-    assert len(list(output.glob("objects/*/*.json"))) == 6
 
 
 def test_matplotlib_is_missed_before_the_run(tmp_path, capsys, monkeypatch):
@@ -189,7 +174,7 @@ def test_matplotlib_is_missed_before_the_run(tmp_path, capsys, monkeypatch):
 def test_targets(text, targets):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    assert list(parser.parse_args(["--target", text]).target) == targets
+    assert list(parser.parse_args(["--output", "o", "--target", text]).target) == targets
 
 
 @pytest.mark.parametrize("text", ["1.5", "0", "101", "0.85,90", "nan", "", "-1"])
@@ -218,7 +203,7 @@ def test_workers_end_with_the_command(tmp_path, number):
     data = write_folder(tmp_path / "photos", images=80)
     output = tmp_path / "run"
     arguments = ["--model", "geodesic-matting", "--data", str(data), "--output", str(output)]
-    command = [sys.executable, "-m", "trtseg.evaluate", *arguments, "--workers", "2", "--quiet"]
+    command = [sys.executable, "-m", "trtseg", "evaluate", *arguments, "--workers", "2", "--quiet"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not list(output.glob("objects/*/*.json")) and time.monotonic() < deadline:
@@ -239,7 +224,7 @@ def test_workers_end_with_the_command(tmp_path, number):
 
 def test_evaluate_never_loads_torch_nor_the_optional_packages():
     code = (
-        "import sys, trtseg.evaluate.command, trtseg.evaluate.runner; "
+        "import sys, trtseg.commands.method, trtseg.evaluate.runner; "
         "names = {'torch', 'scipy', 'skimage', 'maxflow', 'matplotlib', 'pycocotools'}; "
         "print(sorted(names & sys.modules.keys()))"
     )
@@ -250,14 +235,16 @@ def test_evaluate_never_loads_torch_nor_the_optional_packages():
 
 
 def record(name, ious):
-    return ObjectRecord("data", 0, name, ious, click_ms=[2.0] * len(ious), encode_ms=10.0)
+    times = [2.0] * len(ious)
+    return ObjectRecord("data", ord(name), name, ious, click_ms=times, encode_ms=10.0)
 
 
 def test_summary_by_hand():
     records = [record("a", [0.5, 0.9]), record("b", [0.86, 0.88]), record("c", [0.1, 0.2])]
     result = summarise_records(records, (0.85, 0.9), resamples=50)
     assert result["noc"]["0.85"]["mean"] == pytest.approx(5 / 3, abs=1e-4)
-    assert result["noc_running"]["0.85"] == pytest.approx([2.0, 1.5, 5 / 3], abs=1e-4)
+    assert result["clicks"]["0.85"] == {"97": 2, "98": 1, "99": 2}
+    assert running_mean([2, 4, 6, 8], 2).tolist() == [2, 3, 5, 7]
     assert result["failures"] == {"0.85": 1, "0.9": 2}
     assert result["failures_at_limit"] == {"0.85": 2, "0.9": 3}
     assert result["seconds_per_click"] == pytest.approx((10 + 4) / 2 / 1000)

@@ -1,4 +1,4 @@
-"""The command `trtseg export CHECKPOINT BUNDLE`."""
+"""`trtseg export CHECKPOINT BUNDLE`: make a bundle of a trained model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 from trtseg.commands.arguments import integer
-
-EXIT_BAD_INPUT = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,35 +34,29 @@ def run(args: argparse.Namespace) -> int:
     """Export, verify, write; the report goes to stdout as JSON."""
     import dataclasses
 
-    from trtseg.errors import TrtsegError
     from trtseg.export.bundle import export_bundle, provenance
     from trtseg.nn.checkpoint import load_network, read_checkpoint
     from trtseg.parse import read_json
 
-    try:
-        network = load_network(args.checkpoint)
-        if args.long_side:
-            network.config = dataclasses.replace(
-                network.config, working_long_side_px=args.long_side
-            )
-        report = export_bundle(
-            network,
-            args.bundle,
-            name=args.name or args.bundle.stem,
-            training=provenance(read_checkpoint(args.checkpoint)[1], args.checkpoint),
-            accuracy=read_json(args.accuracy) if args.accuracy else None,
-            data=args.data,
-            objects=args.objects,
-            fp16=not args.fp32_only,
-            force=args.force,
-            overwrite=args.force,
-            progress=lambda message: print(f"{message} ...", file=sys.stderr),
+    if args.bundle.exists() and not args.force:
+        raise FileExistsError(f"{args.bundle}: exists already; pass --force to replace it")
+    network = load_network(args.checkpoint)
+    if args.long_side:
+        network.config = dataclasses.replace(
+            network.config, working_long_side_px=args.long_side
         )
-    except FileExistsError as error:
-        print(f"trtseg export: {error}; pass --force to replace it", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except (TrtsegError, ValueError, OSError) as error:
-        print(f"trtseg export: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+    report = export_bundle(
+        network,
+        args.bundle,
+        name=args.name or args.bundle.stem,
+        training=provenance(read_checkpoint(args.checkpoint)[1], args.checkpoint),
+        accuracy=read_json(args.accuracy) if args.accuracy else None,
+        data=args.data,
+        objects=args.objects,
+        fp16=not args.fp32_only,
+        force=args.force,
+        overwrite=args.force,
+        progress=lambda message: print(f"{message} ...", file=sys.stderr),
+    )
     print(json.dumps({"bundle": str(args.bundle), **report}, indent=1))
     return 0

@@ -1,4 +1,4 @@
-"""The command `trtseg train CONFIG.json`."""
+"""`trtseg train CONFIG.json`: train a model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trtseg.commands.arguments import Parser, integer, minutes, threads
+from trtseg.commands.arguments import integer, minutes, threads
 
-EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -36,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
     """Train; 0 when the stages are done or the time is up."""
     import torch
 
-    from trtseg.errors import TrtsegError
     from trtseg.train.config import read_config
     from trtseg.train.latent_diversity import LatentDiversityTask
     from trtseg.train.parallel import Parallel
@@ -45,25 +42,20 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.resume and (args.output / "last").exists():
-        print(f"{args.output}: holds a run already; pass --resume to continue it, or another "
-              "--output", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    parallel = None
+        raise FileExistsError(
+            f"{args.output}: holds a run already; pass --resume to continue it, or another --output"
+        )
+    config = read_config(args.config)
+    parallel = Parallel(args.device)
     try:
-        config = read_config(args.config)
-        parallel = Parallel(args.device)
         trainer = Trainer(LatentDiversityTask(config), args.output, parallel, args.workers,
                           config.validation.every)
         if args.resume:
             trainer.resume()
         with _Interruption() as interruption:
             done = trainer.run(args.max_minutes, args.save_every, interruption.is_set)
-    except (TrtsegError, ValueError, OSError) as error:
-        print(f"trtseg train: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT if parallel is None else parallel.exit(EXIT_BAD_INPUT)
     finally:
-        if parallel is not None:
-            parallel.close()
+        parallel.close()
     if parallel.rank == 0:
         print(json.dumps({"done": done, "stage": trainer.stage.name, "step": trainer.step,
                           "checkpoint": str(args.output / "last")}))
@@ -93,10 +85,3 @@ class _Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m trtseg.train`."""
-    parser = Parser(prog="trtseg train", description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))

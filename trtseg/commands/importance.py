@@ -43,16 +43,14 @@ def run(args: argparse.Namespace) -> int:
     """Compute importance weights and write them beside the bundle; the path goes to stdout."""
     from tqdm import tqdm
 
-    from trtseg.adapt.config import config_from_json
+    from trtseg.adapt.config import AdaptConfig
     from trtseg.adapt.importance import memory_aware_synapses, save_importance
     from trtseg.evaluate import open_dataset
+    from trtseg.parse import build, read_json
 
     notes = {}
     if args.config is not None:
-        try:
-            config = config_from_json(args.config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{args.config}: {error}") from None
+        config = build(AdaptConfig, read_json(args.config), str(args.config))
         notes["config"] = json.dumps(asdict(config))
     early = (Path(args.model) / "state.json").is_file()
     subject = early_fusion_subject(Path(args.model)) if early else bundle_subject(args.model)

@@ -1,14 +1,12 @@
-"""The command `trtseg export-triton MODEL REPOSITORY`."""
+"""`trtseg export-triton MODEL REPOSITORY`: a model as a repository of the Triton server."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from trtseg import bundle as bundles
 from trtseg.commands.arguments import integer
-from trtseg.export.triton import KINDS, PLATFORMS, triton_models, write_repository
 from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 EXAMPLES = """\
@@ -20,6 +18,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
+    from trtseg.export.triton import KINDS, PLATFORMS
+
     parser.epilog = EXAMPLES
     parser.add_argument("model", help="a shipped model or the path of a bundle")
     parser.add_argument("repository", type=Path, help="folder; other models in it stay")
@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write, and print one line per model."""
+    from trtseg.export.triton import triton_models, write_repository
+
     if (args.platform == "tensorrt") != (args.engines is not None):
         raise ValueError("--engines: expected with --platform tensorrt, and only with it")
     if args.engines is not None and not args.engines.is_dir():
@@ -56,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
             models, args.repository, version=args.model_version, overwrite=args.force
         )
     except FileExistsError as error:
-        print(f"trtseg export-triton: {error}; pass --force to replace it", file=sys.stderr)
-        return 2
+        raise FileExistsError(f"{error}; pass --force to replace it") from None
     for model, folder in zip(models, folders, strict=True):
         print(f"{folder}\t{model.filename}\t{len(model.network) / 2**20:.2f} MiB")
     return 0
