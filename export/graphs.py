@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,6 +150,24 @@ def export_graph(
     shapes: tuple = ([free] * len(inputs),)
     if role == "encoder":
         arguments, shapes = tuple(inputs.values()), (free,)
+    return traced(module, arguments, interface.inputs, interface.outputs, shapes)
+
+
+def traced(
+    module: nn.Module,
+    arguments: tuple,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    shapes: tuple,
+) -> onnx.ModelProto:
+    """The graph of a module.
+
+    Args:
+        module: in evaluation mode.
+        arguments: examples of its inputs.
+        inputs, outputs: their names, in order.
+        shapes: which sides are free, as `torch.export` takes it.
+    """
     # the exporter tells of its own internals, and of libraries that nothing here needs
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     # without gradients: layers may have a form of their own for training
@@ -159,8 +178,8 @@ def export_graph(
             arguments,
             dynamo=True,
             external_data=False,
-            input_names=list(interface.inputs),
-            output_names=list(interface.outputs),
+            input_names=list(inputs),
+            output_names=list(outputs),
             dynamic_shapes=shapes,
             verbose=False,
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -130,6 +131,15 @@ def test_nothing_is_overwritten_without_force(
         (["--click", "1,1", "--candidates", "photo.png"], "photo.png: is no folder"),
         (["--click", "1,1", "--candidates", "photo.png/all"], "photo.png: is no folder"),
         (["other.png", "--click", "1,1"], "unrecognized arguments: other.png"),
+        (["--click", "1,1", "-o", "mask.bmp"], "mask.bmp: expected a name ending in one of .png,"),
+        (["--box", "1,1,5"], "--box: expected X0,Y0,X1,Y1 in pixels, got '1,1,5'"),
+        (["--box", "5,1,1,5"], "--box: expected X0 < X1 and Y0 < Y1, got 5,1,1,5"),
+        (["--box", "nan,1,1,5"], "--box: expected X0 < X1"),
+        (["--box", "200,1,300,5"], "--box: expected a box that meets the image"),
+        (["--click", "1,1", "--select", "3"], "--select: expected 0 to 2, got 3"),
+        (["--select", "1", "--mask", "photo.png"], "--select: expected with a click or a box"),
+        (["--click", "1,1", "--soft"], "--soft: expected with --cutout"),
+        (["--mask", "none.png"], "none.png: No such file"),
     ],
 )
 def test_bad_input_is_exit_2_and_one_line(
@@ -173,6 +183,9 @@ def test_unreadable_photos_are_exit_2_and_one_line(
         ("demo --threads 1.5", "--threads: expected an integer"),
         ("demo -o nowhere/x.png", "nowhere: no such folder"),
         ("demo -o loop.png --model none", "none: no such bundle"),
+        ("segment photo.png other.png --click 1,1 -o photo.png", "photo.png: is no folder"),
+        ("segment photo.png photo.jpg --click 1,1 --model ./tiny", "by more than the ending"),
+        ("segment tiny --click 1,1", "tiny: no photo in this folder"),
         ("info --json=yes", "ignored explicit argument 'yes'"),
         ("completion tcsh", "invalid choice: 'tcsh'"),
         ("engines list --cache none", "--cache: expected a folder, got 'none'"),
@@ -279,7 +292,85 @@ def test_help_has_examples_and_every_command(capsys: pytest.CaptureFixture[str])
         assert stop.value.code == 0
     with pytest.raises(SystemExit) as stop:
         run()
-    assert stop.value.code == 2
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.endswith(text)
+
+
+def test_a_plot_without_matplotlib_is_told_before_any_work(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
+    )
+    assert run("bench", "./tiny", "--plot", "y.png") == 2
+    assert capsys.readouterr().err == (
+        "trtseg: error: bench needs matplotlib, which is not installed: "
+        "pip install 'trtseg[evaluate]'\n"
+    )
+
+
+def test_several_photos_and_folders_get_the_same_prompts(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("more").mkdir()
+    image = cv2.imread("photo.png")
+    for name in ("a.png", "b.jpg"):
+        cv2.imwrite(f"more/{name}", image)
+    Path("more/broken.png").write_bytes(b"nothing")
+    Path("more/notes.txt").write_text("no photo")
+    words = ("--click", "80,60", "--model", "./tiny", "--threads", "1", "-o", "masks")
+    assert run("segment", "photo.png", "more", *words, "--sheet", "sheets", "--json") == 1
+    captured = capsys.readouterr()
+    assert "more/broken.png: not an image" in captured.err
+    reports = [json.loads(line) for line in captured.out.splitlines()]
+    assert [report["photo"] for report in reports] == ["photo.png", "more/a.png", "more/b.jpg"]
+    assert reports[1]["files"] == ["masks/a-mask.png", "sheets/a-sheet.png"]
+    assert reports[0]["rle"] == reports[1]["rle"]
+    assert sorted(p.name for p in Path("masks").iterdir()) == [
+        "a-mask.png", "b-mask.png", "photo-mask.png"
+    ]  # fmt: skip
+    assert run("segment", "photo.png", "more", *words) == 2
+    assert "exists already; pass --force" in capsys.readouterr().err
+
+
+def test_a_box_a_mask_and_another_hypothesis(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trtseg import Segmenter
+    from trtseg.runtime.image import load_image
+    from trtseg.sam.predictor import add_box
+
+    assert segment("--box", "30,20,130,100", "--select", "1") == 0
+    assert "box 30,20,130,100:" in capsys.readouterr().err
+    segmenter = Segmenter.load("./tiny", threads=1)
+    picture = load_image("photo.png")
+    encoded = segmenter.encode(picture.pixels, picture.image_format)
+    session = segmenter.session(encoded)
+    add_box(session, 30, 20, 130, 100)
+    by_box = session.select(1).mask
+    np.testing.assert_array_equal(cv2.imread("photo-mask.png", cv2.IMREAD_UNCHANGED), by_box)
+    assert segment("--mask", "photo-mask.png", "--background", "80,60", "-o", "less.png") == 0
+    session = segmenter.session(encoded)
+    session.set_mask(by_box)
+    less = session.add_click(80, 60, False).mask
+    np.testing.assert_array_equal(cv2.imread("less.png", cv2.IMREAD_UNCHANGED), less)
+
+
+def test_a_sheet_of_a_panorama_stays_small(workplace: Path) -> None:
+    cv2.imwrite("photo.png", np.random.default_rng(0).integers(0, 256, (2, 8000, 3), np.uint8))
+    assert segment("--click", "4000,1", "--sheet", "s.png", "--force") == 0
+    height, width = cv2.imread("s.png").shape[:2]
+    assert height == 480
+    assert width < 3 * 4 * 480 + 100
+
+
+def test_the_demo_runs_again(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("demo", "--model", "./tiny", "--threads", "1")
+    assert run(*words) == run(*words) == 0
+    assert run(*words, "-o", "trtseg-demo.png") == 2
+    assert run(*words, "--mask", "trtseg-demo.png") == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(

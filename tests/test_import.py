@@ -1,5 +1,6 @@
 """Importing the package is quick and loads nothing heavy."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,18 @@ def test_types_are_shipped_and_every_name_is_there():
     assert (Path(trtseg.__file__).parent / "py.typed").is_file()
     for name in trtseg.__all__:
         assert getattr(trtseg, name).__module__.startswith("trtseg.")
+
+
+def test_a_source_tree_that_was_not_built_says_so(tmp_path):
+    (tmp_path / "trtseg").mkdir()
+    for name in ("__init__.py", "errors.py", "types.py"):
+        source = Path(__file__).parents[1] / "trtseg" / name
+        shutil.copy(source, tmp_path / "trtseg" / name)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import trtseg"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: trtseg: ")
+    assert "is a source tree without its native module; run elsewhere" in last

@@ -24,7 +24,8 @@ LAYERS = {
     **dict.fromkeys(VOCABULARY, (VOCABULARY | PACKAGE, False, False)),
     "ops": (VOCABULARY | NATIVE | {"ops"}, False, False),
     "runtime": (RUNTIME - {"sam"}, False, False),
-    "sam": (RUNTIME, False, False),
+    # torch at use alone: whoever asks Segment Anything's interface for tensors has it
+    "sam": (RUNTIME, True, False),
     "nn": (RUNTIME | {"nn"}, True, True),
     "adapt": (LEARNING, True, True),
     "train": (LEARNING | {"train", "evaluate"}, True, True),
@@ -152,6 +153,8 @@ def test_heavy_packages_load_at_use(path, module):
     heavy = {"cupy", "tensorrt", "tensorrt_rtx"}
     if layer in VOCABULARY | {"", "ops", "cli"}:  # a command loads when it runs
         heavy |= {"cv2", "onnxruntime"}
+    if layer == "sam":
+        heavy |= {"torch"}
     if layer in ("benchmark", "cli", "commands"):
         heavy |= {"torch", "onnx", "onnxscript", "safetensors"}
         heavy |= {"trtseg.nn", "trtseg.adapt", "trtseg.train", "trtseg.export", "trtseg.evaluate"}

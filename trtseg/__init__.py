@@ -22,6 +22,7 @@ The house, from the ground up; a room imports only from those above it in this l
 from __future__ import annotations
 
 import importlib
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from trtseg.errors import (
@@ -37,9 +38,14 @@ from trtseg.types import Click
 if TYPE_CHECKING:
     from trtseg.runtime.encoded import EncodedImage
     from trtseg.runtime.encoding_cache import EncodingCache
-    from trtseg.runtime.predictor import Predictor
     from trtseg.runtime.segmenter import Segmenter
     from trtseg.runtime.session import Prediction, Session
+
+if PathFinder.find_spec("_cpu", __path__) is None:
+    raise ImportError(
+        f"trtseg: {__path__[0]} is a source tree without its native module; run elsewhere to use "
+        "the installed package, or build it here: pip install -e ."
+    )
 
 __version__ = "0.1.0"
 
@@ -53,7 +59,6 @@ __all__ = [
     "EncodingCache",
     "EngineError",
     "Prediction",
-    "Predictor",
     "Segmenter",
     "Session",
     "TrtsegError",
@@ -63,7 +68,6 @@ _RUNTIME = {
     "EncodedImage": "trtseg.runtime.encoded",
     "EncodingCache": "trtseg.runtime.encoding_cache",
     "Prediction": "trtseg.runtime.session",
-    "Predictor": "trtseg.runtime.predictor",
     "Segmenter": "trtseg.runtime.segmenter",
     "Session": "trtseg.runtime.session",
 }

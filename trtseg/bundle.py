@@ -40,7 +40,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Guidance:
-    """How clicks become channels; see `trtseg.runtime.guidance`.
+    """How clicks become channels; see `trtseg.runtime.pipeline.guidance_maps`.
 
     Attributes:
         channels: 4 (S_p, S_n, T_p, T_n), and one each for the previous mask and the region.
@@ -482,8 +482,8 @@ def _read_parameters(
 def _fingerprint(raw: Mapping[str, Any]) -> str:
     """Over what decides the masks: provenance such as `accuracy` may be edited freely."""
     decisive = (
-        "format", "kind", "working_size", "image", "base", "maps", "guidance", "candidates", "threshold",
-        "select_inputs", "graphs", "parameters", "files",
+        "format", "kind", "working_size", "image", "base", "maps", "guidance", "candidates",
+        "threshold", "select_inputs", "graphs", "parameters", "files",
     )  # fmt: skip
     text = json.dumps({key: raw[key] for key in decisive if key in raw}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from trtseg import __version__
 from trtseg.commands.arguments import Parser
+from trtseg.commands.extras import EXTRAS
 from trtseg.errors import EngineError, TrtsegError
 
 # name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
@@ -30,6 +31,10 @@ COMMANDS = {
         "trtseg.commands.export_triton",
         "write a model's networks as a repository of the Triton server",
     ),
+    "export-sam": (
+        "trtseg.commands.export_sam",
+        "write a model as Segment Anything's two ONNX graphs (needs torch)",
+    ),
     "train-corrections": (
         "trtseg.commands.train_corrections",
         "train continuous adaptation's initial model (needs torch)",
@@ -39,8 +44,6 @@ COMMANDS = {
         "compute which weights adaptation should hold on to (needs torch)",
     ),
 }
-# Modules that an extra of the package brings.
-EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "onnxscript": "train"}
 EXAMPLES = """\
 examples:
   trtseg demo
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"trtseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    if not arguments:
+        arguments = ["--help"]
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     run = None
     try:

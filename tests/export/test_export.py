@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import grid_config
 from onnx import numpy_helper
 
 from trtseg import Segmenter, bundle
@@ -16,7 +17,6 @@ from trtseg.errors import BundleError
 from trtseg.export.bundle import export_bundle
 from trtseg.export.graphs import interfaces, network_graphs, round_to_half
 from trtseg.export.verify import Limits, beyond, verify_graphs
-from networks import grid_config
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.network import LatentDiversity
 

@@ -9,12 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from networks import grid_config  # noqa: E402
+
 from trtseg import bundle as bundles  # noqa: E402
 from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
 from trtseg.export.bundle import PARAMETERS, _parameters, manifest_of  # noqa: E402
 from trtseg.nn import engines  # noqa: E402
-from networks import grid_config  # noqa: E402
 from trtseg.nn.config import lite_config  # noqa: E402
 from trtseg.nn.network import LatentDiversity  # noqa: E402
 from trtseg.nn.predictor import Predictor  # noqa: E402

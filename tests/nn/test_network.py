@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from networks import grid_config
 from torch.nn import functional as F
 
-from networks import grid_config
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.context import ContextNetwork, receptive_field
 from trtseg.nn.network import LatentDiversity, normalisation

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from networks import grid_config
 
 from trtseg import bundle
 from trtseg.nn import engines
-from networks import grid_config
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.network import LatentDiversity, normalisation
 from trtseg.nn.predictor import MULTIPLE_PX, Predictor

@@ -20,7 +20,7 @@ from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.network import segment_network
 from trtseg.nn.pyramid import PyramidNetwork
 from trtseg.nn.unet import UNet
-from trtseg.runtime.engine import HostMemory, Memory
+from trtseg.runtime.engine import Array, HostMemory, Memory
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
 from trtseg.runtime.session.observation import Observation
 
@@ -131,17 +131,21 @@ class AdaptableSegment:
         maps.update(observation.prompts, observation.previous)
         return torch.from_numpy(maps.maps).to(self.device)
 
-    def features(self, observation: Observation) -> Tensor:
-        """What the adapted layers read, [1, C, H, W]; no adapted weight changes it."""
-        base = np.asarray(self._memory.host(observation.encoded.base), np.float32)
+    def features(self, observation: Observation) -> Features:
+        """What the adapted layers read, [1, C, H, W] each; no adapted weight changes it."""
+        encoded = observation.encoded
         with torch.no_grad(), self._autocast():
-            # the encoding's array is read-only, which torch would warn of
-            x = torch.tensor(base, device=self.device)[None]
+            x, *maps = (self._tensor(one) for one in (encoded.base[None], *encoded.maps))
             x = F.leaky_relu(x + F.conv2d(self.guidance(observation), self._guidance_weight), SLOPE)
             x = x.contiguous(memory_format=torch.channels_last)
-            return self.segment.prefix(x, self._tail.layers)
+            return self.segment.prefix(x, *maps, layers=self._tail.layers)
 
-    def logits(self, features: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    def _tensor(self, array: Array) -> Tensor:
+        # the encoding's arrays are read-only, which torch would warn of
+        values = torch.tensor(np.asarray(self._memory.host(array), np.float32), device=self.device)
+        return values.contiguous(memory_format=torch.channels_last)
+
+    def logits(self, features: Features, weights: Mapping[str, Tensor]) -> Tensor:
         """All candidates, [M, H, W]."""
         with self._lock, self._autocast():
             return torch.func.functional_call(self._tail, dict(weights), (features,))[0]

@@ -14,10 +14,10 @@ from trtseg.runtime.image import as_picture
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.pipeline.buffers import ClickBuffers, EncodeBuffers
 from trtseg.runtime.pipeline.recording import Recorded
+from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session.compose import compose
 from trtseg.runtime.session.observation import Adapter
-from trtseg.runtime.prompts import on_grid
 from trtseg.types import Click
 
 

@@ -20,6 +20,7 @@ from trtseg.benchmark.machine import describe, peak_memory_mib
 from trtseg.benchmark.measure import picture_of, time_stages, time_whole
 from trtseg.bundle import Bundle
 from trtseg.commands.arguments import integer, threads
+from trtseg.commands.extras import require
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime.atomic_file import write_atomically
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     check_targets(targets, force=args.force, suffixes=None)
     if args.plot is not None:
         check_targets([args.plot], force=args.force, suffixes=PLOTS)
+        require("matplotlib")
     result = measure(args)
     print(report.table(result))
     if args.json:
@@ -169,7 +171,7 @@ def _measure_size(
 
 def _work(segmenter: Segmenter, size: tuple[int, int]) -> dict[str, Work]:
     """By stage; empty where onnx, which reads the graphs, is not installed."""
-    pipeline, manifest, engines = segmenter.pipeline, segmenter.bundle.manifest, segmenter.engines
+    pipeline, engines = segmenter.pipeline, segmenter.engines
     working = pipeline.working_size(*size)
     grid = pipeline.grid(working)
     segment_shapes = pipeline.stages.segment_shapes(working)

@@ -6,6 +6,7 @@ import argparse
 import importlib
 
 from trtseg import cli
+from trtseg.commands.extras import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
 EPILOG = """\
@@ -57,7 +58,7 @@ def _actions(module_name: str) -> list[argparse.Action]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in cli.EXTRAS:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
         return []
     parser = argparse.ArgumentParser()

@@ -13,13 +13,15 @@ from trtseg.commands.model_options import add_model_options, load_segmenter
 from trtseg.commands.output import EXACT_SUFFIXES, check_targets, write_images
 from trtseg.commands.photo import read_photo
 
+PICTURE = Path("trtseg-demo.png")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
     parser.epilog = "The photos and their licence: trtseg/data/NOTICE.md in the package."
     parser.add_argument("--photo", choices=("coffee", "chelsea"), default="coffee")
-    parser.add_argument("-o", "--output", type=Path, default=Path("trtseg-demo.png"),
-                        metavar="PNG", help="the picture to write (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="PNG",
+                        help=f"the picture to write (default: {PICTURE}, replaced if it is there)")
     parser.add_argument("--mask", type=Path, metavar="PNG", help="write the mask, too")
     parser.add_argument("--force", action="store_true", help="replace existing files")
     add_model_options(parser)
@@ -27,9 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment the demo photo with its clicks; the written paths go to stdout."""
-    targets = [path for path in (args.output, args.mask) if path is not None]
-    check_targets(targets, force=args.force)
+    picture_path = args.output or PICTURE
+    # without a name of the caller's it is the command's own picture, of an earlier run
+    check_targets([picture_path], force=args.force or args.output is None)
+    targets = [path for path in (picture_path, args.mask) if path is not None]
     check_targets(targets[1:], force=args.force, suffixes=EXACT_SUFFIXES)
+    check_targets(targets, force=True)
     data = resources.files("trtseg") / "data"
     scene = json.loads((data / "demo.json").read_text())[args.photo]
     with resources.as_file(data / scene["photo"]) as path:

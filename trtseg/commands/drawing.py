@@ -13,6 +13,7 @@ OBJECT = (30, 144, 255)
 POSITIVE = (60, 220, 90)
 NEGATIVE = (240, 60, 60)
 GAP_PX = 6
+WIDEST = 4  # a picture on a sheet over the sheet's height; a panorama gets lower instead
 
 
 def overlay(
@@ -64,13 +65,14 @@ def contact_sheet(
         height: of the sheet in pixels.
 
     Returns:
-        uint8 [height, width, 3].
+        uint8 [height, width, 3]; pictures wider than four sheets are high get lower.
     """
-    large = _fit(overlay(rgb, mask, clicks), height)
+    widest = WIDEST * height
+    large = _fit(overlay(rgb, mask, clicks), height, widest)
     tile_height = (height - GAP_PX) // 2
     tiles = []
     for index, candidate in enumerate(candidates):
-        tile = _fit(overlay(rgb, candidate), tile_height)
+        tile = _fit(overlay(rgb, candidate), tile_height, widest)
         _label(tile, f"{index}: {scores[index]:.0%}")
         if index == selected:
             cv2.rectangle(tile, (1, 1), (tile.shape[1] - 2, tile.shape[0] - 2), POSITIVE, 3)
@@ -78,7 +80,7 @@ def contact_sheet(
     columns = (len(tiles) + 1) // 2
     width = large.shape[1] + columns * (tiles[0].shape[1] + GAP_PX)
     sheet = np.full((height, width, 3), 255, np.uint8)
-    sheet[:, : large.shape[1]] = large
+    sheet[: large.shape[0], : large.shape[1]] = large
     for index, tile in enumerate(tiles):
         top = (index // columns) * (tile_height + GAP_PX)
         left = large.shape[1] + GAP_PX + (index % columns) * (tile.shape[1] + GAP_PX)
@@ -86,10 +88,12 @@ def contact_sheet(
     return sheet
 
 
-def _fit(picture: np.ndarray, height: int) -> np.ndarray:
-    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-    method = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_LINEAR
-    return cv2.resize(picture, (width, height), interpolation=method)
+def _fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """As large as fits, in the same proportions."""
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    rows, columns = (max(1, round(side * scale)) for side in picture.shape[:2])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(picture, (columns, rows), interpolation=method)
 
 
 def _label(tile: np.ndarray, text: str) -> None:

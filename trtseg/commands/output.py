@@ -14,6 +14,8 @@ from trtseg.runtime.atomic_file import write_atomically
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Formats that give back the pixels, and the transparency, that were written.
 EXACT_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # 16 bits
+WITH_PROFILE = (".png", ".webp", ".jpg", ".jpeg")
 
 
 def check_targets(
@@ -60,8 +62,12 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(f"{folder}: this folder cannot be written to")
 
 
-def write_images(images: Mapping[Path, np.ndarray]) -> None:
+def write_images(images: Mapping[Path, np.ndarray], icc: bytes | None = None) -> None:
     """Write grey, RGB or RGBA pixels: all files appear, complete, or none does.
+
+    Args:
+        images: uint8, or uint16, which formats of 8 bits get reduced.
+        icc: the colour profile of those in colour; written where OpenCV can (`WITH_PROFILE`).
 
     Raises:
         OSError: one of them could not be written; the message names it.
@@ -70,7 +76,7 @@ def write_images(images: Mapping[Path, np.ndarray]) -> None:
     staged = {path: path.with_name(f".{path.name}.{os.getpid()}.new") for path in images}
     try:
         for path, temporary in staged.items():
-            write_atomically(temporary, _encoded(path, images[path]), 0o666)
+            write_atomically(temporary, _encoded(path, images[path], icc), 0o666)
         for path, temporary in staged.items():
             temporary.replace(path)
     except OSError as error:
@@ -80,14 +86,23 @@ def write_images(images: Mapping[Path, np.ndarray]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _encoded(path: Path, pixels: np.ndarray) -> bytes:
+def _encoded(path: Path, pixels: np.ndarray, icc: bytes | None) -> bytes:
     """The file's bytes, in the format that its name asks for."""
+    suffix = path.suffix.lower()
+    if pixels.dtype == np.uint16 and suffix not in DEEP_SUFFIXES:
+        pixels = (pixels // 257).astype(np.uint8)
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(
             pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
         )
     try:
-        good, data = cv2.imencode(path.suffix.lower(), pixels)
+        if icc is not None and pixels.ndim == 3 and suffix in WITH_PROFILE:
+            profile = np.frombuffer(icc, np.uint8)
+            good, data = cv2.imencodeWithMetadata(
+                suffix, pixels, np.array([cv2.IMAGE_METADATA_ICCP]), [profile]
+            )
+        else:
+            good, data = cv2.imencode(suffix, pixels)
     except cv2.error as error:
         raise OSError(error.err) from None
     if not good:

@@ -1,4 +1,4 @@
-"""`trtseg segment PHOTO --click X,Y`."""
+"""`trtseg segment PHOTO... --click X,Y`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,44 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tqdm import tqdm
+
 from trtseg import bundle as bundles
+from trtseg.commands.arguments import integer
 from trtseg.commands.drawing import contact_sheet, overlay
 from trtseg.commands.model_options import add_model_options, load_segmenter
 from trtseg.commands.output import EXACT_SUFFIXES, check_folder, check_targets, write_images
 from trtseg.commands.photo import read_photo
+from trtseg.errors import TrtsegError
+from trtseg.runtime.image import Picture
+from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.session import Session
 from trtseg.runtime.session.prediction import Prediction
+from trtseg.sam.predictor import add_box
 
 EXAMPLES = """\
 examples:
   trtseg segment photo.jpg --click 210,160
   trtseg segment photo.jpg --click 210,160 --background 40,30 --overlay overlay.png --force
-  trtseg segment photo.jpg --click 210,160 --candidates all/ --json"""
+  trtseg segment photo.jpg --click 210,160 --candidates candidates/ --json
+  trtseg segment photo.jpg --box 120,60,380,320 --cutout object.png --soft
+  trtseg segment photo.jpg --mask photo-mask.png --background 40,30 --select 2
+  trtseg segment photos/ --click 210,160 -o masks/"""
+PHOTOS = (".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# option: (numbers it takes, their names, help)
+PROMPTS = {
+    "--click": ("X,Y", "a point on the object, in pixels; may be repeated"),
+    "--background": ("X,Y", "one beside it, in pixels; may be repeated"),
+    "--box": ("X0,Y0,X1,Y1", "a box around the object, in pixels"),
+}
+PICTURES = ("overlay", "sheet")  # these are looked at: any format will do
+
+Prompt = tuple[str, tuple[float, ...]]  # option, numbers
 
 
-class _ClickAction(argparse.Action):
-    """Keeps --click and --background in the order given."""
+class _PromptAction(argparse.Action):
+    """Keeps all prompts in the order given."""
 
     def __call__(
         self,
@@ -34,34 +56,42 @@ class _ClickAction(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        names = PROMPTS[str(option_string)][0]
         try:
-            x, y = (float(part) for part in str(values).split(","))
+            numbers = tuple(float(part) for part in str(values).split(","))
+            if len(numbers) != len(names.split(",")):
+                raise ValueError
         except ValueError:
-            parser.error(f"{option_string}: expected X,Y in pixels, got {values!r}")
-        clicks = [*namespace.clicks, (x, y, option_string == "--click")]
-        namespace.clicks = clicks
+            parser.error(f"{option_string}: expected {names} in pixels, got {values!r}")
+        namespace.prompts = [*namespace.prompts, (option_string, numbers)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("photo", type=Path)
-    for option, text in (("--click", "a point on the object"), ("--background", "one beside it")):
-        parser.add_argument(
-            option, action=_ClickAction, dest="clicks", default=[], metavar="X,Y",
-            help=f"{text}, in pixels; may be repeated",
-        )  # fmt: skip
+    parser.add_argument("photos", type=Path, nargs="+", metavar="photo",
+                        help="one, or several or folders of them, which all get the same prompts")
+    for option, (names, text) in PROMPTS.items():
+        parser.add_argument(option, action=_PromptAction, dest="prompts", default=[],
+                            metavar=names, help=text)
+    parser.add_argument("--mask", type=Path, metavar="FILE",
+                        help="continue from this mask, of the photo's size; white is object")
+    parser.add_argument("--select", type=integer(0), metavar="N",
+                        help="take candidate N, after the last prompt")
     parser.add_argument("-o", "--output", type=Path, metavar="PNG",
-                        help="the mask, 0 and 255 (default: PHOTO-mask.png here)")
+                        help="the mask, 0 and 255 (default: PHOTO-mask.png here); with several "
+                        "photos, this and the next four are folders")
     parser.add_argument("--overlay", type=Path, metavar="PNG", help="the photo with the mask")
     parser.add_argument("--sheet", type=Path, metavar="PNG",
                         help="the photo with the mask, and beside it with every candidate")
     parser.add_argument("--cutout", type=Path, metavar="PNG",
                         help="the object on a transparent ground")
+    parser.add_argument("--soft", action="store_true",
+                        help="with a soft edge (best with pip install 'trtseg[matting]')")
     parser.add_argument("--candidates", type=Path, metavar="DIR",
                         help="a folder for all candidates, one mask each")
     parser.add_argument("--json", action="store_true",
-                        help="print box, scores, run lengths and timing")
+                        help="print box, scores, run lengths and timing, a line for each photo")
     parser.add_argument("--no-focus", action="store_true",
                         help="do not look more closely at small objects")
     parser.add_argument("--force", action="store_true", help="replace existing files")
@@ -69,87 +99,220 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment one photo; the written paths, or JSON, go to stdout."""
-    if not args.clicks:
-        raise ValueError("--click: expected at least one X,Y")
-    if not any(positive for _, _, positive in args.clicks):
-        raise ValueError("--click: expected at least one point on the object")
-    picture = read_photo(args.photo)
-    _check_inside(args.clicks, picture.size)
-    mask_path = args.output or Path(f"{args.photo.stem}-mask.png")
-    single = [p for p in (mask_path, args.overlay, args.sheet, args.cutout) if p is not None]
-    check_targets(single, force=args.force)
-    exact = [p for p in (mask_path, args.cutout) if p is not None]
-    check_targets(exact, force=args.force, suffixes=EXACT_SUFFIXES)
-    candidates = _candidates(args, single) if args.candidates is not None else []
+    """Segment the photos; the written paths, or JSON, go to stdout.
+
+    Of several photos, one that fails is told and the others go on; the exit status is then 1.
+    """
+    _check_prompts(args)
+    several = _several(args)
+    photos = _photos(args.photos)
+    manifest = bundles.read(args.model).manifest
+    if args.select is not None and args.select >= manifest.candidates:
+        raise ValueError(f"--select: expected 0 to {manifest.candidates - 1}, got {args.select}")
+    if args.mask is not None and not manifest.guidance.previous_mask:
+        raise ValueError(f"--mask: the model {args.model} continues from no mask")
+    targets = {photo: _targets(args, photo, several, manifest.candidates) for photo in photos}
+    _check_targets([each for own in targets.values() for each in own.items()], several, args.force)
+    given = None
+    if args.mask is not None:
+        given = read_photo(args.mask).rgb().max(axis=2) > 127
+    if not several:
+        photo, picture = photos[0], _read(args, photos[0])
+        segmenter = load_segmenter(args)
+        _segment(args, segmenter, photo, picture, given, targets[photo])
+        return 0
     segmenter = load_segmenter(args)
+    failed = 0
+    for photo in tqdm(photos, unit="photo", disable=not sys.stderr.isatty()):
+        try:
+            _segment(args, segmenter, photo, _read(args, photo), given, targets[photo])
+        except (TrtsegError, OSError, ValueError) as error:
+            failed += 1
+            tqdm.write(f"trtseg: {photo}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _segment(
+    args: argparse.Namespace,
+    segmenter: Segmenter,
+    photo: Path,
+    picture: Picture,
+    given: np.ndarray | None,
+    targets: dict[str, Path],
+) -> None:
+    """Segment one photo and write what was asked for."""
     encoded = segmenter.encode(picture.pixels, picture.image_format)
     session = segmenter.session(encoded, focus=None if args.no_focus else "auto")
-    for x, y, positive in args.clicks:
-        prediction = session.add_click(x, y, positive)
-        print(f"click {x:g},{y:g}: {prediction.timing.total_ms:.0f} ms", file=sys.stderr)
-    images = {mask_path: prediction.mask}
-    if args.overlay is not None:
-        images[args.overlay] = overlay(picture.rgb(), prediction.mask, prediction.clicks)
-    if args.sheet is not None:
-        images[args.sheet] = contact_sheet(
-            picture.rgb(),
-            prediction.mask,
-            prediction.candidates,
-            prediction.scores,
-            prediction.selected,
-            prediction.clicks,
-        )
-    if args.cutout is not None:
-        images[args.cutout] = prediction.cutout()
-    if candidates:
-        args.candidates.mkdir(parents=True, exist_ok=True)
-        images.update(zip(candidates, prediction.candidates, strict=True))
-    write_images(images)
+    prediction = _answer(session, args, given)
+    images: dict[Path, np.ndarray] = {}
+    for kind, path in targets.items():
+        if kind == "mask":
+            images[path] = prediction.mask
+        elif kind == "overlay":
+            images[path] = overlay(picture.rgb(), prediction.mask, prediction.clicks)
+        elif kind == "sheet":
+            images[path] = contact_sheet(
+                picture.rgb(), prediction.mask, prediction.candidates, prediction.scores,
+                prediction.selected, prediction.clicks,
+            )  # fmt: skip
+        elif kind == "cutout":
+            images[path] = prediction.cutout(soft=args.soft)
+        else:
+            # after a mask that was set, it is the only candidate
+            index = int(kind)
+            if index < len(prediction.candidates):
+                images[path] = prediction.candidates[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_images(images, picture.icc)
     if args.json:
-        print(json.dumps(_report(prediction, single + candidates, encoded.encode_ms)))
+        print(json.dumps(_report(photo, prediction, list(images), encoded.encode_ms)))
     else:
-        for path in single + candidates:
+        for path in images:
             print(path)
-    return 0
 
 
-def _check_inside(clicks: list[tuple[float, float, bool]], size: tuple[int, int]) -> None:
+def _answer(
+    session: Session, args: argparse.Namespace, given: np.ndarray | None
+) -> Prediction:
+    """What the session shows after the mask given and all prompts."""
+    prediction = session.prediction
+    if given is not None:
+        prediction = session.set_mask(given)
+    for option, numbers in args.prompts:
+        if option == "--box":
+            add_box(session, *numbers)
+            prediction = session.prediction
+        else:
+            prediction = session.add_click(*numbers, positive=option == "--click")
+        if not _several(args):
+            print(f"{option.removeprefix('--')} {','.join(f'{n:g}' for n in numbers)}: "
+                  f"{prediction.timing.total_ms:.0f} ms", file=sys.stderr)  # fmt: skip
+    if args.select is not None:
+        prediction = session.select(args.select)
+    return prediction
+
+
+def _check_prompts(args: argparse.Namespace) -> None:
+    """Raises: ValueError: the prompts say nothing about where the object is."""
+    options = [option for option, _ in args.prompts]
+    if args.mask is None:
+        if not options:
+            raise ValueError("--click: expected at least one X,Y")
+        if not {"--click", "--box"} & set(options):
+            raise ValueError("--click: expected at least one point on the object")
+        if args.select is not None and not options:
+            raise ValueError("--select: expected with a click or a box")
+    elif args.select is not None and not options:
+        raise ValueError("--select: expected with a click or a box")
+    for option, numbers in args.prompts:
+        if option == "--box" and not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
+            got = ",".join(f"{number:g}" for number in numbers)
+            raise ValueError(f"--box: expected X0 < X1 and Y0 < Y1, got {got}")
+    if args.soft and args.cutout is None:
+        raise ValueError("--soft: expected with --cutout")
+
+
+def _several(args: argparse.Namespace) -> bool:
+    """Whether results go into folders, named after their photos."""
+    return len(args.photos) > 1 or args.photos[0].is_dir()
+
+
+def _photos(paths: list[Path]) -> list[Path]:
+    """The photos named, and those in the folders named.
+
+    Raises:
+        ValueError: a folder holds none.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PHOTOS)
+            if not inside:
+                raise ValueError(f"{path}: no photo in this folder")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def _read(args: argparse.Namespace, photo: Path) -> Picture:
+    """The photo, if the prompts fit it."""
+    picture = read_photo(photo)
+    _check_inside(args.prompts, picture.size)
+    return picture
+
+
+def _check_inside(prompts: list[Prompt], size: tuple[int, int]) -> None:
     """Sessions check their clicks, too; here it is done before a model is loaded.
 
     Raises:
         ValueError: a click is no point of the image.
     """
     height, width = size
-    for x, y, positive in clicks:
-        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):  # NaN is nowhere
+    for option, numbers in prompts:
+        if option == "--box":
+            x0, y0, x1, y1 = numbers
+            inside = x0 < width and y0 < height and x1 > 0 and y1 > 0
+            wanted = "a box that meets"
+        else:
+            x, y = numbers
+            inside = -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5  # NaN is nowhere
+            wanted = "a point inside"
+        if not inside:
             raise ValueError(
-                f"{'--click' if positive else '--background'}: expected a point inside the image, "
-                f"0,0 to {width - 1},{height - 1}, got {x:g},{y:g}"
+                f"{option}: expected {wanted} the image, 0,0 to {width - 1},{height - 1}, "
+                f"got {','.join(f'{number:g}' for number in numbers)}"
             )
 
 
-def _candidates(args: argparse.Namespace, others: list[Path]) -> list[Path]:
-    """The files for all candidates, checked together with the other results.
+def _targets(
+    args: argparse.Namespace, photo: Path, several: bool, candidates: int
+) -> dict[str, Path]:
+    """The files to write for a photo, by kind; candidates by their index."""
+    chosen = {"mask": args.output, "overlay": args.overlay, "sheet": args.sheet,
+              "cutout": args.cutout}  # fmt: skip
+    found = {}
+    for kind, path in chosen.items():
+        if several and (path is not None or kind == "mask"):
+            found[kind] = (path or Path()) / f"{photo.stem}-{kind}.png"
+        elif path is not None:
+            found[kind] = path
+        elif kind == "mask":
+            found[kind] = Path(f"{photo.stem}-mask.png")
+    if args.candidates is not None:
+        prefix = f"{photo.stem}-" if several else ""
+        found |= {str(i): args.candidates / f"{prefix}{i}.png" for i in range(candidates)}
+    return found
+
+
+def _check_targets(targets: list[tuple[str, Path]], several: bool, force: bool) -> None:
+    """Refuse before any work is done; folders that are missing are made later.
 
     Raises:
-        BundleError: there is no such model.
         OSError, ValueError: see `check_targets`.
     """
-    folder = args.candidates
-    count = bundles.read(args.model).manifest.candidates
-    paths = [folder / f"{index}.png" for index in range(count)]
-    if folder.is_dir():
-        check_targets([*others, *paths], force=args.force)
-    else:
-        there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
-        check_folder(there)
-    return paths
+    made = [path for kind, path in targets if several or kind.isdigit()]
+    there = [
+        (kind, path)
+        for kind, path in targets
+        if path.parent.is_dir() or not (several or kind.isdigit())
+    ]
+    exact = [path for kind, path in there if kind not in PICTURES]
+    check_targets(exact, force=force, suffixes=EXACT_SUFFIXES)
+    check_targets([path for _, path in there], force=force)
+    for folder in {path.parent for path in made}:
+        if not folder.is_dir():
+            check_folder(next(p for p in (folder, *folder.parents) if os.path.lexists(p)))
+    if len({path for _, path in targets}) < len(targets):
+        raise ValueError("photos: expected names that differ by more than the ending")
 
 
-def _report(prediction: Prediction, written: list[Path], encode_ms: float) -> dict[str, object]:
+def _report(
+    photo: Path, prediction: Prediction, written: list[Path], encode_ms: float
+) -> dict[str, object]:
     height, width = prediction.mask.shape
     return {
+        "photo": str(photo),
         "size": {"height": height, "width": width},
         "box": prediction.box,
         "pixels": int((prediction.mask > 0).sum()),

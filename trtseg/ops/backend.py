@@ -55,8 +55,8 @@ def cuda_module() -> ModuleType:
         return importlib.import_module("trtseg._cuda")
     except ModuleNotFoundError:
         raise BackendUnavailable(
-            "trtseg was built without CUDA; install it again where nvcc is found, "
-            "with TRTSEG_CUDA=1"
+            "trtseg was built without CUDA; install trtseg-cuda13 beside it, or trtseg again where "
+            "nvcc is found, with TRTSEG_CUDA=1"
         ) from None
 
 
@@ -122,7 +122,8 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any = None, stream: int = 0)
     raise TypeError(f"out: expected an array to write into, since {library} is not known here")
 
 
-# Beyond, the positions of neighbouring pixels are no longer different numbers in float32.
+# Beyond, the positions of neighbouring pixels are no longer different numbers in float32; the
+# native modules hold arrays to the same (csrc/core/bilinear.h).
 LARGEST_SIDE = 2**23
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _INFERRED = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 # Pillow's modes whose numbers are what they look like; a palette's, or CMYK's, are not.
 # What `prepare_image` reads on a device.
 DEVICE_DTYPES = (np.uint8, np.float16, np.float32)
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 _DLPACK_HOST = (1, 3, 11)  # plain, and pinned by CUDA or ROCm
 PILLOW_MODES = ("L", "RGB", "RGBA", "I;16", "I;16B", "F")
 
@@ -31,10 +33,12 @@ class Picture:
         pixels: [H, W] or [H, W, channels], uint8, uint16 or floating point, any strides; NumPy's,
             or of another library, on a device.
         image_format: a key of `CHANNELS`.
+        icc: the colour profile of the file it came from, if that had one.
     """
 
     pixels: Array
     image_format: str
+    icc: bytes | None = None
 
     @property
     def on_device(self) -> bool:
@@ -48,14 +52,21 @@ class Picture:
 
     def rgb(self) -> np.ndarray:
         """A uint8 [H, W, 3] copy in RGB order, without alpha."""
-        pixels = _as_bytes(_plain(on_host(self.pixels)))
+        return _as_bytes(self.colours())
+
+    def colours(self) -> np.ndarray:
+        """An [H, W, 3] copy in RGB order, without alpha: uint16 where the image is, else uint8."""
+        pixels = _plain(on_host(self.pixels))
+        if pixels.dtype != np.uint16:
+            pixels = _as_bytes(pixels)
         return np.array(_order_rgb(pixels, self.image_format)[..., :3], order="C")
 
     def alpha(self) -> np.ndarray | None:
-        """How opaque each pixel is, uint8 [H, W]; None for formats that are opaque."""
+        """How opaque each pixel is, [H, W] as `colours`; None for formats that are opaque."""
         if CHANNELS[self.image_format] != 4:
             return None
-        return _as_bytes(_plain(on_host(self.pixels)[..., 3]))
+        pixels = _plain(on_host(self.pixels)[..., 3])
+        return pixels if pixels.dtype == np.uint16 else _as_bytes(pixels)
 
 
 def as_picture(image: Any, image_format: str | None = None) -> Picture:
@@ -135,13 +146,21 @@ def load_image(path: str | os.PathLike[str]) -> Picture:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not an image that OpenCV can decode, or its pixels are of another kind
-            than `as_picture` takes.
+        ValueError: it is not an image that OpenCV (for HEIC, pillow-heif) can decode, or its pixels
+            are of another kind than `as_picture` takes.
     """
     data = Path(path).read_bytes()
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        return _heif(path, data)
+    icc = None
     try:
         buffer = np.frombuffer(data, np.uint8)
-        pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if data else None
+        pixels = None
+        if data:
+            pixels, kinds, metadata = cv2.imdecodeWithMetadata(buffer, flags=cv2.IMREAD_UNCHANGED)
+            for kind, values in zip(kinds, metadata, strict=True):
+                if kind == cv2.IMAGE_METADATA_ICCP:
+                    icc = np.asarray(values).tobytes()
         has_alpha = pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 4
         tag = orientation(data) if pixels is not None else 1
         if tag != 1 and not has_alpha:
@@ -153,10 +172,30 @@ def load_image(path: str | os.PathLike[str]) -> Picture:
         raise ValueError(f"{path}: not an image that can be read")
     try:
         if has_alpha:
-            return as_picture(_upright(pixels, tag), "BGRA")
-        return as_picture(pixels, "GRAY" if pixels.ndim == 2 else "BGR")
+            picture = as_picture(_upright(pixels, tag), "BGRA")
+        else:
+            picture = as_picture(pixels, "GRAY" if pixels.ndim == 2 else "BGR")
+        return replace(picture, icc=icc)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _heif(path: str | os.PathLike[str], data: bytes) -> Picture:
+    """A picture of a phone's; libheif turns it upright itself."""
+    try:
+        from pillow_heif import open_heif
+    except ModuleNotFoundError as error:
+        if error.name != "pillow_heif":
+            raise
+        raise ValueError(
+            f"{path}: HEIC needs pillow-heif, which is not installed: pip install 'trtseg[heic]'"
+        ) from None
+    try:
+        image = open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+        picture = as_picture(np.array(image))
+    except (TypeError, ValueError, RuntimeError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: cannot be decoded: {error}") from None
+    return replace(picture, icc=image.info.get("icc_profile"))
 
 
 def working_size(

@@ -18,6 +18,7 @@ from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session import Session
 from trtseg.runtime.session.observation import Adapter
 from trtseg.runtime.session.snapshot import KEPT_CROPS
+from trtseg.runtime.session.tidy import Tidy
 from trtseg.types import Region, flip_axes
 
 # In the order in which backend="auto" asks them.
@@ -159,6 +160,8 @@ class Segmenter:
         *,
         focus: str | None = "auto",
         adapt: Adapter | None = None,
+        drop_islands_px: float | None = None,
+        fill_holes_px: float | None = None,
     ) -> Session:
         """Begin to select one object.
 
@@ -168,10 +171,14 @@ class Segmenter:
                 first click; None to work on the encoding alone. An encoding without its image
                 (an unpickled one) is never focused.
             adapt: learns from the clicks, for instance `trtseg.adapt.ClickAdapter(segmenter)`.
+            drop_islands_px: parts of a mask with fewer pixels are dropped, unless a positive
+                click lies in them; None for a tenth of the largest part, 0 to keep all.
+            fill_holes_px: holes with fewer pixels are filled, unless a negative click lies in
+                them; None for a twentieth of the largest part, 0 to keep all.
 
         Raises:
-            TypeError: not an encoding, or not an adapter.
-            ValueError: made by another model, or an unknown value for focus.
+            TypeError: not an encoding, not an adapter, or a size is no number.
+            ValueError: made by another model, an unknown value for focus, or a size is negative.
         """
         if not isinstance(encoded, EncodedImage):
             raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
@@ -182,7 +189,13 @@ class Segmenter:
         if adapt is not None and not hasattr(adapt, "adapt"):
             raise TypeError(f"adapt: expected an adapter or None, got {adapt!r}")
         adopted = self.pipeline.adopt(encoded)
-        return Session(self.pipeline, adopted, focus=focus == "auto", adapter=adapt)
+        return Session(
+            self.pipeline,
+            adopted,
+            focus=focus == "auto",
+            adapter=adapt,
+            tidy=Tidy(drop_islands_px, fill_holes_px),
+        )
 
     def memory_plan(self, height: int, width: int) -> MemoryPlan:
         """Bytes that an image of this size will take.

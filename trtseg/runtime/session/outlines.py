@@ -1,4 +1,4 @@
-"""Masks as polygons, run lengths and cut-outs."""
+"""Masks as polygons and run lengths."""
 
 from __future__ import annotations
 
@@ -67,13 +67,24 @@ def rle(mask: np.ndarray) -> dict[str, object]:
     Args:
         mask: [H, W], non-zero is object.
     """
+    size = [int(mask.shape[0]), int(mask.shape[1])]
+    return {"size": size, "counts": _packed(run_lengths(mask))}
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's run lengths as numbers: column by column, background and object in turn.
+
+    Args:
+        mask: [H, W], non-zero is object.
+
+    Returns:
+        The first counts background, and is 0 where the mask begins with object.
+    """
     flat = (mask != 0).ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate(([0], changes, [flat.size]))
     counts = np.diff(edges).tolist()
-    if flat[0]:
-        counts.insert(0, 0)
-    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": _packed(counts)}
+    return [0, *counts] if flat[0] else counts
 
 
 def _packed(counts: list[int]) -> str:
@@ -88,8 +99,3 @@ def _packed(counts: list[int]) -> str:
             more = value != (-1 if group & 0x10 else 0)
             text.append((group | (0x20 if more else 0)) + 48)
     return text.decode("ascii")
-
-
-def cutout(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 4]: RGB pixels with a mask as alpha."""
-    return np.dstack((rgb, alpha))

@@ -7,11 +7,13 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from trtseg.runtime.engine import Memory
+from trtseg.runtime.engine import Array, Memory
 from trtseg.runtime.image import Picture, as_picture
 from trtseg.runtime.session import outlines
 from trtseg.runtime.session.compose import box_of, compose, compose_probability
+from trtseg.runtime.session.cutout import cutout
 from trtseg.runtime.session.snapshot import Snapshot
+from trtseg.runtime.session.tidy import Tidy
 from trtseg.types import Click, Region, Timing, flip_axes
 
 
@@ -45,6 +47,7 @@ class Prediction:
         threshold: float,
         source: Picture | None,
         memory: Memory,
+        tidy: Tidy,
     ) -> None:
         self.mask = mask
         self.changed = None if changed is None else flip_axes(changed)
@@ -53,7 +56,7 @@ class Prediction:
         self.clicks: tuple[Click, ...] = snapshot.clicks
         self.timing = timing
         self.snapshot, self._threshold, self._source = snapshot, threshold, source
-        self._memory = memory
+        self._memory, self._tidy = memory, tidy
         self._size = mask.shape
 
     @property
@@ -73,7 +76,7 @@ class Prediction:
             return _read_only(_given_mask(snapshot, self._size).astype(np.float32))
         if snapshot.candidates is None:
             return _read_only(np.zeros(self._size, np.float32))
-        shown = snapshot.candidates[snapshot.selected]
+        shown, _ = _tidied(self._memory, snapshot, snapshot.selected, self._threshold, self._tidy)
         return _read_only(
             compose_probability(
                 self._memory, shown, snapshot.region, self._size, self._threshold
@@ -86,9 +89,10 @@ class Prediction:
         snapshot = self.snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size)[None] * np.uint8(255))
-        candidates = () if snapshot.candidates is None else snapshot.candidates
-        masks = np.empty((len(candidates), *self._size), np.uint8)
-        for shown, mask in zip(candidates, masks, strict=True):
+        count = 0 if snapshot.candidates is None else len(snapshot.candidates)
+        masks = np.empty((count, *self._size), np.uint8)
+        for index, mask in enumerate(masks):
+            shown, _ = _tidied(self._memory, snapshot, index, self._threshold, self._tidy)
             compose(self._memory, shown, snapshot.region, self._threshold, mask)
         return _read_only(masks)
 
@@ -120,14 +124,17 @@ class Prediction:
         *,
         soft: bool = False,
     ) -> np.ndarray:
-        """The object on a transparent ground: uint8 [H, W, 4], RGBA.
+        """The object on a transparent ground: [H, W, 4], RGBA; uint16 where the image is, or uint8.
 
-        What is transparent in the image stays so.
+        What is transparent in the image stays so. Where nothing is left the colour is 0, too.
 
         Args:
             image: where the colours come from; by default the image that was encoded.
             image_format: of that image, see `Segmenter.encode`.
-            soft: take the probability as alpha in place of the mask.
+            soft: give the edge partial opacity. With PyMatting (the extra `matting`) alpha is
+                estimated in a band around the contour, and the object's colours there without the
+                background's; that takes seconds, and minutes at its first use, when PyMatting
+                compiles itself. Else alpha is the probability in that band.
 
         Raises:
             ValueError: no image is known (the encoding was unpickled), or it has another size.
@@ -137,13 +144,7 @@ class Prediction:
             raise ValueError("image: expected an image, since the encoding came without one")
         if picture.size != self._size:
             raise ValueError(f"image: expected size {self._size}, got {picture.size}")
-        alpha = self.mask
-        if soft:
-            alpha = np.rint(self.probability * 255).astype(np.uint8)
-        own = picture.alpha()
-        if own is not None:
-            alpha = cv2.multiply(alpha, own, scale=1 / 255)
-        return outlines.cutout(picture.rgb(), alpha)
+        return cutout(picture, self.mask, self.probability if soft else None)
 
     def __repr__(self) -> str:
         return (
@@ -159,20 +160,32 @@ def compose_snapshot(
     out: np.ndarray,
     previous: np.ndarray | None,
     previous_box: Region | None,
+    tidy: Tidy,
 ) -> tuple[Region | None, Region | None]:
     """Write a snapshot's mask; see `compose`."""
     if snapshot.given is None and snapshot.candidates is not None:
-        shown = snapshot.candidates[snapshot.selected]
+        shown, changed = _tidied(memory, snapshot, snapshot.selected, threshold, tidy)
+        composed = None if changed else snapshot.composed
         return compose(
-            memory, shown, snapshot.region, threshold, out, previous, previous_box,
-            snapshot.composed,
-        )  # fmt: skip
+            memory, shown, snapshot.region, threshold, out, previous, previous_box, composed
+        )
     if snapshot.given is None:
         out.fill(0)
     else:
         np.multiply(_given_mask(snapshot, out.shape), np.uint8(255), out=out)
     box = box_of(out)
     return box, box if previous is None else box_of(cv2.bitwise_xor(out, previous))
+
+
+def _tidied(
+    memory: Memory, snapshot: Snapshot, index: int, threshold: float, tidy: Tidy
+) -> tuple[Array, bool]:
+    """(a candidate without crumbs and pinholes, in the backend's memory; whether it had any)."""
+    assert snapshot.candidates is not None
+    shown = snapshot.candidates[index]
+    found = memory.host(shown)
+    tidied = tidy.apply(found, snapshot.region, snapshot.clicks, threshold)
+    return (shown, False) if tidied is found else (memory.array(tidied), True)
 
 
 def _given_mask(snapshot: Snapshot, size: tuple[int, ...]) -> np.ndarray:

@@ -17,6 +17,7 @@ from trtseg.runtime.session.observation import Adapter, Observation, observe
 from trtseg.runtime.session.prediction import Prediction, compose_snapshot
 from trtseg.runtime.session.snapshot import Snapshot, Stepper
 from trtseg.runtime.session.state import State
+from trtseg.runtime.session.tidy import USUAL, Tidy
 from trtseg.types import Click, Timing
 
 NO_NETWORK = Timing()  # of an event that runs none
@@ -36,8 +37,9 @@ class Session:
         *,
         focus: bool = True,
         adapter: Adapter | None = None,
+        tidy: Tidy = USUAL,
     ) -> None:
-        self._pipeline, self._encoded = pipeline, encoded
+        self._pipeline, self._encoded, self._tidy = pipeline, encoded, tidy
         self._stepper = Stepper(pipeline, encoded, focus=focus, adapter=adapter)
         self._lock = threading.RLock()  # held by what changes the state
         self._state = State((self._stepper.start(),))
@@ -338,7 +340,7 @@ class Session:
         threshold, memory = self._pipeline.manifest.threshold, self._pipeline.engines.memory
         previous_box = None if before.shown is None else before.present.box
         box, changed = compose_snapshot(
-            memory, snapshot, threshold, mask, before.shown, previous_box
+            memory, snapshot, threshold, mask, before.shown, previous_box, self._tidy
         )
         if out is None:
             mask.flags.writeable = False
@@ -348,7 +350,9 @@ class Session:
         )
         shown = replace(snapshot, box=box, composed=None)
         source = self._encoded.source
-        return Prediction(shown, mask, changed, timing, threshold, source, memory)
+        return Prediction(
+            shown, mask, changed, timing, threshold, source, memory, self._tidy
+        )
 
     def _spare(self, shown: np.ndarray | None) -> np.ndarray:
         """That one of the copies which is not shown."""
