@@ -85,7 +85,7 @@ def _trained(stage: Stage) -> str:
 
 
 def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> None:
-    """Load ImageNet weights (a file, or torchvision's URL), or a network of ours.
+    """Load a backbone's weights (a file, or torchvision's URL), or a network of ours.
 
     A network of ours may have more candidates than `network`: their order is a ranking (LD
     eq. 7), so that the first of them are taken, and g begins anew.
@@ -97,6 +97,7 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
 
     Raises:
         BundleError, CheckpointError: the source is missing, damaged or of another network.
+        BackendUnavailable: h5py is missing.
         ValueError: the network has no encoder that could take them.
     """
     if source.startswith(BUNDLE_PREFIX) or Path(source).is_dir():
@@ -117,10 +118,8 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
     backbone = network.encoder.backbone
     if isinstance(backbone, MobileNetV2 | EfficientNetLite2):
         backbone.load_imagenet(source)
-    elif source.endswith(".npz"):
-        backbone.load_caffe(source)
-        # Caffe's network was trained on 0..255: its features reach the thousands
-        backbone.scale_features(1 / 255)
+    elif source.endswith(".h5"):
+        backbone.load_hed(source)
     elif "://" in source:
         backbone.load_torchvision_url(source)
     else:
