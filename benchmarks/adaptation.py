@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable
@@ -24,12 +22,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from trtseg import __version__
 from trtseg.adapt.config import AdaptConfig, Learning
 from trtseg.adapt.latent import Tail
 from trtseg.adapt.learn import Example, learn
 from trtseg.adapt.weights import AdaptedWeights
+from trtseg.machine import describe
 from trtseg.nn.config import NetworkConfig, lite_config
+from trtseg.nn.convolution import Convolution
 from trtseg.nn.network import segment_network
 
 # grid and network: of `lite` at a working size of 384 pixels, as in the experiments of
@@ -63,6 +62,8 @@ def main() -> int:
         rows.append({"what": f"{STEPS} steps", "grid": grid, "layers": layers or "all",
                      "precision": "bf16" if bf16 else "fp32", "parameters": parameters,
                      **summary(samples)})
+    for grid in args.grids:
+        rows += measure_gradients(grid, args)
     if args.model:
         rows += measure_routes(args)
     report = {"machine": machine(args), "rows": rows}
@@ -120,6 +121,32 @@ def measure_steps(
     return timed(once, args), sum(value.numel() for value in initial.values())
 
 
+def measure_gradients(grid: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The gradient of a 3x3 layer's weights, by torch and as `Convolution` takes it."""
+    height, width = GRIDS[grid][0]
+    channels, rows = 64, []
+    for dilation in (1, 4, 32):
+        torch.manual_seed(0)
+        x, gradient = (
+            torch.randn(1, channels, height, width, device=args.device)
+            .contiguous(memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+        plain = torch.nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        ours = Convolution(channels, channels, dilation)
+        for name, layer in (("torch", plain), ("products", ours)):
+            layer.to(args.device, memory_format=torch.channels_last)
+            out = layer(x)
+
+            def once(out: Any = out, layer: Any = layer, toward: Any = gradient) -> None:
+                torch.autograd.grad(out, layer.weight, toward, retain_graph=True)
+
+            rows.append({"what": f"weight gradient, dilation {dilation}: {name}", "grid": grid,
+                         "layers": 1, "precision": "fp32", "parameters": layer.weight.numel(),
+                         **summary(timed(once, args))})
+    return rows
+
+
 def measure_routes(args: argparse.Namespace) -> list[dict[str, Any]]:
     """From adapted weights to the first answer of an engine that holds them."""
     from trtseg.adapt.adapter import Learner
@@ -174,15 +201,7 @@ def summary(samples: list[float]) -> dict[str, float]:
 
 def machine(args: argparse.Namespace) -> dict[str, object]:
     """What it ran on."""
-    cuda = torch.device(args.device).type == "cuda"
-    return {
-        "trtseg": __version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if cuda else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }
+    return {**describe(), "device": args.device, "threads": torch.get_num_threads()}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

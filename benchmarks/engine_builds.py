@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from trtseg import bundle as bundles
-from trtseg.benchmark.machine import describe
 from trtseg.bundle import Bundle
+from trtseg.machine import describe
 from trtseg.runtime.tensorrt.build import build_engine
 from trtseg.runtime.tensorrt.build_options import BuildOptions
 from trtseg.runtime.tensorrt.bundle_plans import SizeRange, default_sizes, requests

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -25,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import trtseg
 from trtseg import _cpu, ops
+from trtseg.machine import describe
 from trtseg.nn.jaccard import jaccard
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -342,29 +340,10 @@ def prepared_images(name: str, repeat: int) -> list[Row]:
     return [compare("prepare_image", "to 576x432", name, native, other, name_of_other, repeat)]
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
 def machine() -> dict[str, object]:
-    return {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg(),
-        "threads": {"native": _cpu.num_threads(), "torch": torch.get_num_threads()},
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": {
-            "trtseg": trtseg.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "torch": torch.__version__,
-        },
-    }
+    """What it ran on."""
+    threads = {"native": _cpu.num_threads(), "torch": torch.get_num_threads()}
+    return {**describe(), "threads": threads}
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ import numpy as np
 import onnxruntime
 
 from trtseg import Segmenter, Session
-from trtseg.benchmark.machine import describe
 from trtseg.evaluate.clicks import make_clicker
 from trtseg.evaluate.datasets import Dataset, open_dataset
 from trtseg.evaluate.datasets.decode import read_image
+from trtseg.machine import describe
 
 RECORD = Path(__file__).parent / "results" / "same-answers.json"
 PHOTOS, CLICKS = 20, 10

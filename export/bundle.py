@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
@@ -15,26 +14,19 @@ import onnxruntime
 import torch
 
 from trtseg import bundle
+from trtseg.atomic import file_sha256
 from trtseg.errors import BundleError, EngineError
 from trtseg.export.graphs import network_graphs
+from trtseg.export.scale import fit_features_to_half
 from trtseg.export.sessions import compare_sessions
 from trtseg.export.verify import Limits, beyond, verify_graphs
-from trtseg.nn.network import LatentDiversity, normalisation
-
-PARAMETERS = "parameters.npz"
-# every encoder halves its image at most five times
-MULTIPLE_PX = 32
+from trtseg.nn.manifest import PARAMETERS, manifest_of, parameters_of
+from trtseg.nn.network import LatentDiversity
 
 
-def _parameters(network: LatentDiversity) -> bytes:
-    arrays: dict[str, Any] = {
-        "guidance_weight": network.effective_guidance_weight().detach().numpy(),
-        "bias": network.bias.detach().numpy(),
-    }
-    if network.image_weight is not None:
-        arrays["image_weight"] = network.image_weight.detach().numpy()
+def _archive(parameters: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: value.astype(np.float32) for name, value in arrays.items()})
+    np.savez(buffer, **parameters)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
@@ -42,7 +34,7 @@ def pack(
     network: LatentDiversity, graphs: Mapping[str, Mapping[str, onnx.ModelProto]]
 ) -> tuple[dict[str, dict[str, str]], dict[str, bytes]]:
     """A bundle's contents: (file names of the graphs by role and precision, all files)."""
-    files = {PARAMETERS: _parameters(network)}
+    files = {PARAMETERS: _archive(parameters_of(network))}
     names: dict[str, dict[str, str]] = {}
     for role, by_precision in graphs.items():
         for precision, model in by_precision.items():
@@ -50,41 +42,6 @@ def pack(
             names.setdefault(role, {})[precision] = name
             files[name] = model.SerializeToString()
     return names, files
-
-
-def manifest_of(network: LatentDiversity, name: str) -> dict[str, Any]:
-    """The manifest's description of a network, without graphs, files and provenance."""
-    config = network.config
-    mean, scale = normalisation(config)
-    return {
-        "name": name,
-        "kind": "latent-diversity",
-        "network": config.to_dict(),
-        "working_size": {"long_side_px": config.working_long_side_px, "multiple_px": MULTIPLE_PX},
-        "image": {"mean": list(mean), "scale": list(scale)},
-        "base": {
-            "stride": config.base_stride,
-            "channels": config.width,
-            "levels": 0 if network.encoder is None else network.encoder.levels,
-            "image_term": config.image_term,
-        },
-        "maps": [
-            {"channels": width, "stride": config.base_stride * 2 ** (index + 1)}
-            for index, width in enumerate(config.map_widths)
-        ],
-        "guidance": {
-            "channels": config.guidance_channels,
-            "click_map": config.click_map,
-            "sigma_grid_px": config.sigma_grid_px,
-            "distance_limit_px": config.distance_limit_px,
-            "previous_mask": config.previous_mask,
-            "region": config.region,
-        },
-        "candidates": config.candidates,
-        "threshold": 0.5,
-        "select_inputs": [] if network.select is None else list(config.select_inputs),
-        "parameters": PARAMETERS,
-    }
 
 
 def export_bundle(
@@ -105,8 +62,8 @@ def export_bundle(
     """Export a network, verify the result, and write it as a bundle.
 
     Args:
-        network: in evaluation mode, on the CPU, float32. The encoder's weights are rounded to
-            FP16 in place (see `network_graphs`).
+        network: in evaluation mode, on the CPU, float32. The encoder's weights are scaled (see
+            `fit_features_to_half`) and rounded to FP16 (see `network_graphs`) in place.
         path: a directory, or a zip file when it ends in ".trtseg".
         name: the model's name.
         training, accuracy: provenance for the manifest.
@@ -132,6 +89,7 @@ def export_bundle(
         raise FileExistsError(f"{path}: exists already")
     limits = limits or Limits()
     progress("tracing the networks")
+    fit_features_to_half(network)
     graphs = network_graphs(network)
     if not fp16:
         graphs = {role: {"fp32": by_precision["fp32"]} for role, by_precision in graphs.items()}
@@ -191,7 +149,5 @@ def provenance(state: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
         "step": state.get("step"),
         "samples": state.get("samples"),
         "minutes": round(float(state.get("seconds", 0)) / 60, 1),
-        "tensors_sha256": hashlib.sha256(
-            (checkpoint / "tensors.safetensors").read_bytes()
-        ).hexdigest(),
+        "tensors_sha256": file_sha256(checkpoint / "tensors.safetensors"),
     }

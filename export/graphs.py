@@ -50,6 +50,8 @@ class _Segment(nn.Module):
 
     def forward(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         masks, features = self.segment(*inputs)
+        # f gives float32 for the sake of its training; g reads them in the graphs' own type
+        masks = masks.to(inputs[0].dtype)
         return (masks, features) if self.with_features else (masks,)
 
 

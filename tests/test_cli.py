@@ -436,6 +436,26 @@ def test_the_command_ends_quietly_when_its_reader_goes(workplace: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_file(workplace: Path, closed: str) -> None:
+    command = "trtseg segment photo.png --click 80,60 --model ./tiny --threads 1 -o mask.png"
+    done = bash(f"{command} --overlay overlay.png {closed}; echo $?")
+    assert done.stdout.splitlines()[-1] == b"0"
+    for name in ("mask.png", "overlay.png"):
+        assert cv2.imread(name, cv2.IMREAD_UNCHANGED) is not None
+
+
+def test_long_names_are_written_or_told_before_the_work(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "m" * 251 + ".png"
+    assert segment("--click", "80,60", "-o", long) == 0
+    assert Path(long).is_file()
+    monkeypatch.setattr("trtseg.commands.segment.load_segmenter", None)
+    assert segment("--click", "80,60", "-o", f"m{long}") == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_output_that_cannot_be_written_is_told_once(workplace: Path) -> None:
     done = bash("trtseg info > /dev/full")

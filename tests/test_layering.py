@@ -32,7 +32,8 @@ LAYERS = {
     "evaluate": (RUNTIME | {"evaluate"}, False, False),
     "serve": (RUNTIME | {"serve", "evaluate"}, False, False),
     "export": (EVERYTHING - {"serve", "commands", "cli"}, True, True),
-    "benchmark": (RUNTIME | {"benchmark"}, False, True),
+    # the peer is timed on torch, by an interpreter of its own
+    "benchmark": (RUNTIME | {"benchmark"}, True, True),
     "commands": (EVERYTHING, True, True),
     "cli": (EVERYTHING, True, True),
     "__main__": ({"cli"}, False, False),

@@ -54,6 +54,7 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 (it failed) or 2 (bad input)."""
+    _fill_closed_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = Parser(
         prog="trtseg",
@@ -109,6 +110,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (OSError, ValueError):
             _discard_output()
         return status
+
+
+def _fill_closed_streams() -> None:
+    """Give what was started with closed streams (`>&-`) others that lead nowhere.
+
+    The next file that is opened would take the number of a closed one, and with it all that
+    libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest free one
+        if getattr(sys, name) is None and number > 0:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
 def _print_any_name() -> None:

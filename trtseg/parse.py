@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trtseg.atomic import read_file
+
 T = TypeVar("T")
+LARGEST_BYTES = 256 * 2**20  # of a JSON file
+
+
+def short(text: object, length: int = 80) -> str:
+    """What messages show of a text that may have any length."""
+    shown = str(text)
+    return shown if len(shown) <= length else f"{shown[:length]}..."
+
+
+def quoted(value: Any) -> str:
+    """What messages show of a value that may have any size."""
+    return short(repr(value))
 
 
 def read_json(path: str | Path) -> Any:
@@ -21,9 +35,9 @@ def read_json(path: str | Path) -> Any:
         OSError: it cannot be read.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_file(path, LARGEST_BYTES).decode())
     except (ValueError, RecursionError) as error:  # no text at all, no JSON, or nested too deeply
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        raise ValueError(f"{path}: not JSON: {short(error)}") from None
 
 
 def build(kind: type[T], value: Any, name: str) -> T:
@@ -58,7 +72,7 @@ def _build(kind: Any, value: Any, name: str) -> Any:
         return _build(inner, value, name)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{name}: expected an object, got {value!r}")
+            raise ValueError(f"{name}: expected an object, got {quoted(value)}")
         return {key: _build(arguments[1], v, f"{name}.{key}") for key, v in value.items()}
     if origin is tuple:
         return _tuple(arguments, value, name)
@@ -67,11 +81,11 @@ def _build(kind: Any, value: Any, name: str) -> Any:
 
 def _dataclass(kind: Any, value: Any, name: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{name}: expected an object, got {value!r}")
+        raise ValueError(f"{name}: expected an object, got {quoted(value)}")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise ValueError(f"{name}: unknown {', '.join(unknown)}; known: {', '.join(hints)}")
+        raise ValueError(f"{name}: unknown {short(', '.join(unknown))}; known: {', '.join(hints)}")
     missing = [
         field.name
         for field in dataclasses.fields(kind)
@@ -93,7 +107,7 @@ def _tuple(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]
     if several and isinstance(value, dict) and dataclasses.is_dataclass(arguments[0]):
         return (_build(arguments[0], value, name),)
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{name}: expected a list, got {value!r}")
+        raise ValueError(f"{name}: expected a list, got {quoted(value)}")
     if not several and len(value) != len(arguments):
         raise ValueError(f"{name}: expected {len(arguments)} values, got {len(value)}")
     kinds = [arguments[0]] * len(value) if several else arguments
@@ -108,10 +122,8 @@ _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false"
 
 def _scalar(kind: Any, value: Any, name: str) -> Any:
     # a bool is an int in Python, but not in a configuration
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if type(value) is kind:
-        if kind is float and not math.isfinite(value):
-            raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    if kind is not float and type(value) is kind:
         return value
-    raise ValueError(f"{name}: expected {_WORDS[kind]}, got {value!r}")
+    raise ValueError(f"{name}: expected {_WORDS[kind]}, got {quoted(value)}")

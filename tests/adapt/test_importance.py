@@ -1,13 +1,20 @@
 """Memory-Aware Synapses against finite differences, and the file beside the bundle."""
 
+import json
+import os
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from adapt.conftest import write_adaptable
 from trtseg import bundle as bundles
 from trtseg.adapt import Learner
+from trtseg.adapt.config import AdaptConfig
 from trtseg.adapt.importance import (
+    chosen_config,
     importance_path,
     load_importance,
     memory_aware_synapses,
@@ -87,6 +94,60 @@ def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path):
     path.write_bytes(content[:-2] + b"\xc0\x7f")  # bfloat16 NaN
     with pytest.raises(BundleError, match="a: expected finite values"):
         read_importance(path, "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": {"steps": 10**9}}, r"image.*steps: expected 0 to 1000, got 1000000000"),
+        ({"image": {"steps": 2.5}}, r"image\.steps: expected a whole number, got 2\.5"),
+        ({"image": {"steps": "3"}}, r"image\.steps: expected a whole number, got '3'"),
+        ({"image": {"learning_rate": 10**400}}, r"image\.learning_rate: expected a finite number"),
+        ({"layers": 1.5}, "layers: expected a whole number"),
+        ({"layers": True}, "layers: expected a whole number"),
+        ({"seed": -1}, "seed: expected at least 0"),
+        ({"image": 5}, "image: expected an object, got 5"),
+        ({"evil": 1}, "unknown evil"),
+        ({"bf16": "x"}, "bf16: expected true or false"),
+        ("[" * 100_000, "config|recursion|JSON|depth"),
+        ("[1]", "expected an object"),
+    ],
+)
+def test_a_hostile_configuration_is_refused(tmp_path, change, message):
+    model = bundles.read(write_adaptable(tmp_path / "m"))
+    text = change
+    if isinstance(change, dict):
+        config = asdict(AdaptConfig())
+        for name, value in change.items():
+            nested = isinstance(value, dict)
+            config[name] = {**config[name], **value} if nested else value
+        text = json.dumps(config)
+    save_importance(
+        importance_path(model), {"a": torch.ones(1)}, model.fingerprint, {"config": text}
+    )
+    with pytest.raises(BundleError, match=message) as caught:
+        chosen_config(model)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.tensor([1.0, -1.0]), "expected values of at least 0"),
+        (torch.tensor([1.0, float("inf")]), "expected finite values"),
+        (torch.tensor([1, 2]), "expected finite values"),
+    ],
+)
+def test_hostile_values_are_refused(tmp_path, values, message):
+    save_file({"a": values}, tmp_path / "x", {"format": "1", "model": "m"})
+    with pytest.raises(BundleError, match=f"a: {message}"):
+        read_importance(tmp_path / "x", "m")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BundleError, match="not a plain file"):
+        read_importance(tmp_path / "pipe", "m")
 
 
 def test_a_damaged_file_is_refused(tmp_path):

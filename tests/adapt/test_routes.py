@@ -53,7 +53,7 @@ def test_both_routes_give_what_torch_gives(segmenter, importance, size):
         learner = make_learner(segmenter, importance, route=route)
         weights = _moved(learner)
         found.append(_masks(learner.engine(weights), x))
-    expected = learner.model.run(torch.from_numpy(x), weights.values)[0].numpy()
+    expected = learner.model.run([torch.from_numpy(x)], weights.values)[0].numpy()
     np.testing.assert_allclose(found[0], expected, **ENGINES)
     np.testing.assert_allclose(found[1], expected, **ENGINES)
     original = _masks(segmenter.engines.segment, x)
@@ -89,7 +89,7 @@ def test_weights_stored_as_half_are_widened_for_adaptation(tmp_path):
         {name: value + 3e-6 for name, value in learner.initial.values.items()}
     )
     x = np.random.default_rng(0).normal(size=(1, 8, 9, 7)).astype(np.float32)
-    expected = learner.model.run(torch.from_numpy(x), weights.values)[0].numpy()
+    expected = learner.model.run([torch.from_numpy(x)], weights.values)[0].numpy()
     np.testing.assert_allclose(_masks(route.engine(weights), x), expected, **ENGINES)
 
 
@@ -188,7 +188,7 @@ def test_weights_that_lost_their_engine_come_back(on_tensorrt):
     bindings = [learner._route.engine(each).bind(buffers) for each in weights]
     for index in (0, 1, 2, 0, 0, 2):
         bindings[index].run()
-        expected = learner.model.run(torch.from_numpy(x), weights[index].values)[0].numpy()
+        expected = learner.model.run([torch.from_numpy(x)], weights[index].values)[0].numpy()
         np.testing.assert_allclose(memory.host(buffers["masks"]), expected, **ENGINES)
 
 

@@ -1,14 +1,19 @@
 """Sequence adaptation: one step per image, a state that survives."""
 
 import json
+import os
+import sys
+import threading
 
 import numpy as np
 import pytest
 
 from adapt.conftest import CLICKS, click_through, make_learner
+from trtseg import atomic
 from trtseg.adapt import Learning, Sequence
 from trtseg.adapt.importance import importance_path, save_importance
 from trtseg.errors import CheckpointError
+from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
 
 
 def _images(photo):
@@ -68,8 +73,9 @@ def test_a_replay_shows_the_first_click_and_a_later_one(segmenter, importance, p
         moments = session.observations()
     assert sequence.report.steps == len(seen) == 2
     first, later = seen
-    assert (len(first.positive), len(first.negative), first.previous) == (1, 0, None)
-    assert len(later.positive) + len(later.negative) > 1
+    shown = first.prompts
+    assert (len(shown.positive), len(shown.negative), first.previous) == (1, 0, None)
+    assert len(later.prompts.positive) + len(later.prompts.negative) > 1
     assert later.previous is not None
     head = "segment.head.bias"
     moved = sequence.weights.values[head] != learner.initial.values[head]
@@ -86,7 +92,7 @@ def test_a_mask_that_was_set_begins_the_replay_anew(learner, photo):
         assert session.observations() == ()
         session.add_click(*CLICKS[0])
         (only,) = session.observations()
-        assert len(only.positive) == 1
+        assert len(only.prompts.positive) == 1
         assert float(only.previous.min()) == 1
 
 
@@ -176,10 +182,10 @@ def test_a_failed_save_keeps_the_old_state(learner, photo, tmp_path, monkeypatch
     before = sequence.weights
 
     def full_disk(*arguments, **options):
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr("trtseg.nn.checkpoint.save_file", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr("trtseg.nn.checkpoint.write_folder", full_disk)
+    with pytest.raises(CheckpointError, match="state: cannot be written: no space"):
         _run(sequence, [255 - photo])
     monkeypatch.undo()
     assert sequence.weights is before
@@ -225,6 +231,148 @@ def test_another_sequences_state_is_not_overwritten(learner, photo, tmp_path):
     assert other.weights.same_values(learner.initial.values)
     _run(one, [photo])
     assert Sequence(learner, "sequence", state=tmp_path / "state").images == 2
+
+
+def test_of_two_sequences_from_one_state_exactly_one_saves(learner, photo, tmp_path):
+    _run(Sequence(learner, "sequence", state=tmp_path / "state"), [photo])
+    for turn in range(1, 6):
+        two = [Sequence(learner, "sequence", state=tmp_path / "state") for _ in range(2)]
+        start, outcomes = threading.Barrier(2), []
+
+        def save(sequence, start=start, outcomes=outcomes):
+            start.wait()
+            try:
+                sequence._write(
+                    tmp_path / "state", sequence.weights, sequence.images + 1, kept=True
+                )
+                outcomes.append("saved")
+            except CheckpointError as error:
+                outcomes.append(str(error).rpartition(": ")[2])
+
+        threads = [threading.Thread(target=save, args=(sequence,)) for sequence in two]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["another one keeps its state there", "saved"]
+        assert Sequence(learner, "sequence", state=tmp_path / "state").images == turn + 1
+
+
+def test_a_sequence_goes_on_after_a_save_that_was_interrupted_at_its_end(
+    learner, photo, tmp_path, monkeypatch
+):
+    sequence = Sequence(learner, "sequence", state=tmp_path / "state")
+    _run(sequence, [photo])
+
+    def saved_and_interrupted(*arguments):
+        atomic.write_folder(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trtseg.nn.checkpoint.write_folder", saved_and_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _run(sequence, [photo])
+    assert sequence.images == 1
+    _run(sequence, [photo])
+    sequence.save(tmp_path / "state")
+    _run(sequence, [photo])
+    assert Sequence(learner, "sequence", state=tmp_path / "state").images == 3
+
+
+def test_every_state_says_which_one_it_came_from(learner, photo, tmp_path):
+    sequence, ids = Sequence(learner, "sequence", state=tmp_path), [None]
+    for _ in range(3):
+        _run(sequence, [photo])
+        state = json.loads((tmp_path / "state.json").read_text())
+        assert state["parent"] == ids[-1]
+        ids.append(state["id"])
+    assert len(set(ids)) == 4
+
+
+def test_a_state_in_a_linked_folder_or_a_read_only_parent(learner, photo, tmp_path):
+    (tmp_path / "parent" / "real").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "parent" / "real")
+    (tmp_path / "parent").chmod(0o555)
+    try:
+        sequence = Sequence(learner, "sequence", state=tmp_path / "link")
+        _run(sequence, [photo, photo])
+    finally:
+        (tmp_path / "parent").chmod(0o755)
+    assert (tmp_path / "link").is_symlink()
+    assert Sequence(learner, "sequence", state=tmp_path / "link").images == 2
+
+
+def test_a_disk_that_became_full_is_told_before_the_work(learner, photo, tmp_path, monkeypatch):
+    sequence = Sequence(learner, "sequence", state=tmp_path / "state")
+    _run(sequence, [photo])
+
+    def full(folder, size_bytes):
+        assert size_bytes >= 4 * sum(value.numel() for value in sequence.weights.values.values())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["trtseg.adapt.sequence"], "check_room", full)
+    monkeypatch.setattr(learner.segmenter.pipeline, "encode", None)
+    with (
+        pytest.raises(CheckpointError, match="state: cannot be written: No space"),
+        sequence.image(photo),
+    ):
+        pass
+    assert sequence.images == 1
+
+
+@pytest.mark.parametrize("name", ["pipe", "dangling"])
+def test_a_place_that_is_no_folder_is_refused(learner, tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="no folder to write to"):
+        Sequence(learner, "sequence", state=tmp_path / name)
+
+
+def _changed(name, change):
+    def tensors(found):
+        found[name] = change(found[name])
+
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"images": -5}, "images: expected at least 0"),
+        ({"images": "3"}, "images: expected a whole number"),
+        ({"images": float("nan")}, "images: expected a whole number"),
+        ({"images": 10**30}, "images"),
+        ({"images": None}, "images"),
+        ({"adam_step": -1}, "adam_step: expected at least 0"),
+        ({"adam_step": 1.7}, "adam_step: expected a whole number"),
+        ({"adam_step": 10**400}, "adam_step"),
+        ({"model": ["x" * 10**6]}, "model: expected a string"),
+        ({"id": 5}, "id: expected a string"),
+        (_changed("values", lambda v: v * float("nan")), "expected finite float32"),
+        (_changed("values", lambda v: v + float("inf")), "expected finite float32"),
+        (_changed("values", lambda v: v.double()), "expected finite float32"),
+        (_changed("first", lambda v: v.long()), "expected finite float32"),
+        (_changed("first", lambda v: v.flatten()[:1]), "other shapes"),
+        (_changed("second", lambda v: v - 1), "expected no negative values"),
+        (lambda found: found.pop("first"), "other layers"),
+        (lambda found: found.update(evil=found["first"].clone()), "unknown tensor 'evil"),
+    ],
+)
+def test_a_hostile_state_is_refused(learner, photo, tmp_path, damage, message):
+    _run(Sequence(learner, "sequence", state=tmp_path / "state"), [photo])
+    tensors, state = read_checkpoint(tmp_path / "state")
+    if isinstance(damage, dict):
+        state.update(damage)
+    else:
+        layer = next(name for name in tensors if name.startswith("values."))[len("values.") :]
+        parts = {part: tensors.pop(f"{part}.{layer}") for part in ("values", "first", "second")}
+        damage(parts)
+        tensors.update({f"{part}.{layer}": value for part, value in parts.items()})
+    del state["tensors_sha256"]
+    save_checkpoint(tmp_path / "state", tensors, state)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Sequence(learner, "sequence", state=tmp_path / "state")
+    assert len(str(caught.value)) < 500
 
 
 def test_image_mode_has_no_state(learner, tmp_path):

@@ -217,13 +217,13 @@ class FakeCommands:
 @pytest.fixture
 def trained(folder):
     """A study of one method that is trained and one that is left out."""
-    base = {"data": {"path": "train"}, "initial_weights": "bundle:lite", "segment": {"steps": 9}}
+    base = {"data": {"path": "train"}, "initial_weights": "bundle:lite", "stages": [{"steps": 9}]}
     (folder / "base.json").write_text(json.dumps(base))
     file = folder / "studies" / "1_small.json"
     content = json.loads(file.read_text())
     content["training"] = {"base": "../base.json", "batch": 2}
     content["methods"] = [
-        {"label": "A", "model": "a", "training": {"segment.steps": 3}},
+        {"label": "A", "model": "a", "training": {"stages.0.steps": 3}},
         {"label": "B", "model": "b", "training": {}, "omitted": "too slow"},
     ]
     file.write_text(json.dumps(content))
@@ -237,7 +237,7 @@ def test_models_are_trained_once_and_continued(trained, folder):
         make_models(study, studies, paths, run=run)
     assert "--resume" not in run.seen[0]
     config = json.loads((folder / "work/training/a/config.json").read_text())
-    assert config["segment"]["steps"] == 3
+    assert config["stages"] == [{"steps": 3}]
     assert config["batch"] == 2
     assert config["data"]["path"] == str(folder / "train")
     assert config["initial_weights"] == "bundle:lite"

@@ -14,9 +14,12 @@ from onnx import numpy_helper
 
 from trtseg import Segmenter, bundle
 from trtseg.errors import BundleError
-from trtseg.export.bundle import export_bundle
+from trtseg.export import random
+from trtseg.export.bundle import export_bundle, manifest_of, pack
 from trtseg.export.graphs import interfaces, network_graphs, round_to_half
+from trtseg.export.scale import fit_features_to_half
 from trtseg.export.verify import Limits, beyond, verify_graphs
+from trtseg.nn.bundle_weights import load_network
 from trtseg.nn.config import NetworkConfig, lite_config
 from trtseg.nn.network import LatentDiversity
 
@@ -83,6 +86,73 @@ def test_initialisers_are_named_as_in_the_state_dict(lite) -> None:
                     assert numpy_helper.to_array(initialiser).size <= 8  # a constant of an op
     parameters = {"image_weight", "bias", "guidance_weight"}
     assert found == set(state) - parameters
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+def test_half_graphs_pool_and_divide_in_float32_and_hand_on_half(lite) -> None:
+    graphs = lite[1]
+    for role in graphs:
+        model = graphs[role]["fp16"]
+        types = _types(model)
+        # no copies between the graphs: masks leave `segment` as `select` takes them
+        for value in (*model.graph.input, *model.graph.output):
+            assert types[value.name] == onnx.TensorProto.FLOAT16, value.name
+        if role != "select":
+            continue
+        # over all cells of a large image
+        for node in model.graph.node:
+            if node.op_type in ("ReduceMean", "ReduceSum", "Div", "Softmax"):
+                assert types[node.output[0]] == onnx.TensorProto.FLOAT, node.op_type
+
+
+@pytest.mark.parametrize("name", ["lite", "full"])
+def test_random_weights_come_back_out_of_their_bundle(name, tmp_path, monkeypatch) -> None:
+    small = {"lite": VARIANTS["lite"], "full": VARIANTS["paper"]}[name]
+    monkeypatch.setitem(random.CONFIGS, name, lambda: small)
+    read = bundle.read(random.write_random(name, tmp_path / "random"))
+    found = load_network(read).state_dict()
+    assert found.keys() == LatentDiversity(small).state_dict().keys()
+    assert all(bool(value.any()) for value in found.values())
+
+
+def test_biases_that_the_exporter_dropped_are_zero_again(tmp_path) -> None:
+    network = _network(VARIANTS["paper"])
+    with torch.no_grad():
+        for parameter_name, parameter in network.segment.named_parameters():
+            if parameter_name.endswith(".bias"):
+                parameter.zero_()
+    names, files = pack(network, network_graphs(network))
+    manifest = {**manifest_of(network, "zeros"), "graphs": names}
+    loaded = load_network(bundle.read(bundle.write(tmp_path / "zeros", manifest, files)))
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=2**-10, atol=1e-6)
+
+
+def test_features_beyond_half_are_scaled_and_answers_stay() -> None:
+    assert fit_features_to_half(_network(VARIANTS["lite"])) == 1
+    network = _network(NetworkConfig(**SMALL))
+    encoder = network.encoder
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 100
+    with torch.no_grad():
+        encoder.backbone.scale_features(1e4)  # as weights from elsewhere may be
+        taps, levels = encoder.backbone(image), encoder(image)
+        assert max(float(tap.max()) for tap in taps) > 65504
+        assert fit_features_to_half(network) == 1 / 255
+        # float32: sums of thousands of products, relative to the largest
+        for before, after in zip(
+            (*taps, *levels),
+            (*(tap * 255 for tap in encoder.backbone(image)), *encoder(image)),
+            strict=True,
+        ):
+            torch.testing.assert_close(
+                after, before, rtol=1e-4, atol=1e-5 * float(before.abs().max())
+            )
+    assert fit_features_to_half(network) == 1
 
 
 def test_the_encoders_weights_are_stored_in_half_and_nothing_is_lost(lite) -> None:

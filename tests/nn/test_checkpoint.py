@@ -1,6 +1,7 @@
 """Checkpoints: whole or refused, with the file named."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -56,10 +57,30 @@ def test_a_failed_save_keeps_the_old_one(tmp_path):
     assert torch.equal(load_network(tmp_path / "last").bias, network.bias)
 
 
-def test_an_interrupted_swap_is_completed(tmp_path):
+def test_a_save_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     network = save(tmp_path / "last")
-    (tmp_path / "last").rename(tmp_path / ".last.old")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trtseg.atomic.os.fsync", full)
+    with pytest.raises(CheckpointError, match="last: cannot be written: No space left on device"):
+        save(tmp_path / "last")
     assert torch.equal(load_network(tmp_path / "last").bias, network.bias)
+    assert sorted(path.name for path in (tmp_path / "last").iterdir()) == [
+        "state.json", "tensors.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    save(tmp_path / "last")
+    for name in ("state.json", "tensors.safetensors"):
+        (tmp_path / "last" / name).unlink()
+        os.mkfifo(tmp_path / "last" / name)
+        with pytest.raises(CheckpointError, match=f"{name}: cannot be read: not a plain file"):
+            read_checkpoint(tmp_path / "last")
+        (tmp_path / "last" / name).unlink()
+        save(tmp_path / "last")
 
 
 def damage_state(change):
@@ -92,6 +113,9 @@ def flip(folder):
         (lambda f: (f / "tensors.safetensors").unlink(), r"tensors\.safetensors: cannot be read"),
         (lambda f: (f / "state.json").unlink(), r"state\.json: cannot be read"),
         (lambda f: (f / "state.json").write_text("{"), r"state\.json: not JSON"),
+        (lambda f: (f / "state.json").write_text("[" * 100_000), r"state\.json: not JSON"),
+        (lambda f: (f / "state.json").write_bytes(b"\xff\xfe"), r"state\.json: not JSON"),
+        (damage_state(lambda s: s.update(tensors_sha256=[1])), "no tensors_sha256"),
         (lambda f: (f / "state.json").write_text("[]"), r"state\.json: expected format 1"),
         (damage_state(lambda s: s.update(format=9)), r"state\.json: expected format 1, got 9"),
         (damage_state(lambda s: s["network"].update(width=8)), "weights do not fit"),
@@ -106,6 +130,7 @@ def test_damage_is_named(tmp_path, damage, message):
         load_network(tmp_path / "last")
     assert str(tmp_path / "last") in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_no_checkpoint(tmp_path):

@@ -80,9 +80,25 @@ def test_cupy_memory_is_ordered_by_the_named_stream(monkeypatch):
         device = Context("device")
 
     cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(ExternalStream=Context),
+        cuda=types.SimpleNamespace(ExternalStream=Context, Stream=object),
         empty=lambda shape, dtype: (shape, dtype, tuple(current)),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     assert empty(Array(), (2, 3), np.uint8) == ((2, 3), np.uint8, ("device",))
+    assert empty(Array(), (2, 3), np.uint8, 77) == ((2, 3), np.uint8, ("device", 77))
+
+    class Stream(Context):
+        """As CuPy's from version 14 on, where `ExternalStream` is deprecated."""
+
+        @classmethod
+        def from_external(cls, stream):
+            version, handle = stream.__cuda_stream__()
+            assert version == 0
+            assert current == ["device"], "it takes the device that is current"
+            return cls(handle)
+
+        def __del__(self):
+            raise AssertionError("destroys a stream that is somebody else's")
+
+    cupy.cuda = types.SimpleNamespace(Stream=Stream)
     assert empty(Array(), (2, 3), np.uint8, 77) == ((2, 3), np.uint8, ("device", 77))

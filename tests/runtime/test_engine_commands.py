@@ -9,7 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tensorrt_fixture import RtxBuilder, Unavailable, fake_cupy, fake_tensorrt, prepare
+from tensorrt_fixture import (
+    RtxBuilder,
+    Unavailable,
+    device,
+    fake_cupy,
+    fake_tensorrt,
+    prepare,
+)
 from tiny_model import write_tiny
 
 from trtseg import bundle as bundles
@@ -209,3 +216,37 @@ def test_an_engine_built_ahead_of_time_is_used_on_the_card(
         gpu=Gpu(0, "NVIDIA Imaginary", "12.0", 1),
     )
     assert cache.load_portable(other[0].key) is None
+
+
+def test_graphs_beside_onnx_runtime(monkeypatch, tiny: Path, tmp_path: Path, capsys) -> None:
+    """With the stand-ins: one row for each output, and hardly a difference."""
+    device.install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make())
+    (tmp_path / "cache").mkdir()
+    arguments = ["engines", "compare", str(tiny), "--cache", str(tmp_path / "cache")]
+    assert main([*arguments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["graph"], row["output"]) for row in rows} >= {
+        ("encoder", "level_0"), ("segment", "masks"), ("select", "scores"),
+    }  # fmt: skip
+    for row in rows:
+        assert row["largest"] <= 1e-5 * max(1, row["scale"])
+        assert row["scale"] > 0
+    assert main(["engines", "compare", str(tiny), "--backend", "onnxruntime"]) == 0
+    assert "onnx runtime" in capsys.readouterr().out.lower()
+    assert main(["engines", "compare"]) == 2
+    assert "bundle: expected with compare" in capsys.readouterr().err
+
+
+def test_what_would_be_built_is_told_without_tensorrt(monkeypatch, tiny: Path, capsys) -> None:
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["build-engine", str(tiny), "--explain"]) == 0
+    captured = capsys.readouterr()
+    assert [line.partition(":")[0] for line in captured.out.splitlines()] == [
+        "tiny/encoder", "tiny/segment", "tiny/select",
+    ]  # fmt: skip
+    assert "cannot be told here" in captured.err
+    assert main(["build-engine", str(tiny), "--explain", "--profile", "33x65"]) == 2
+    assert "sizes: expected multiples of 32" in capsys.readouterr().err
+    assert main(["build-engine", str(tiny)]) != 0

@@ -30,6 +30,7 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
     trt.__version__, trt.__spec__ = version, importlib.machinery.ModuleSpec(flavour, None)
     trt.calls = []  # (what, value), for tests to look at
     trt.fail_execution = False
+    trt.fail_shapes = trt.fail_scratch = False
 
     class ILogger:
         class Severity(enum.IntEnum):
@@ -299,6 +300,8 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             return good
 
         def infer_shapes(self) -> list[str]:
+            if trt.fail_shapes:
+                raise RuntimeError("shape inference failed")
             return [name for name in self.engine.inputs if name not in self.shapes]
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -312,6 +315,9 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             return name in self.engine.names
 
         def update_device_memory_size_for_shapes(self) -> int:
+            if trt.fail_scratch:
+                say(self.engine.logger, "the partition is invalid")
+                return 0
             return SCRATCH_PER_ELEMENT * sum(int(np.prod(s)) for s in self.shapes.values())
 
         def set_device_memory(self, address: int, size: int) -> None:

@@ -242,7 +242,6 @@ def test_validation_keeps_the_best(config, data, tmp_path):
     for row in rows:
         assert 1 <= float(row["validation noc@85"]) <= float(row["validation noc@90"]) <= 2
         assert float(row["validation best_iou@1"]) >= float(row["validation iou@1"])
-        assert float(row["validation seconds_per_image"]) > 0
     assert not load_network(tmp_path / "run" / "best").training
 
 

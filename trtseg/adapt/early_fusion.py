@@ -17,6 +17,7 @@ from trtseg.adapt.config import MODES, AdaptConfig, Learning
 from trtseg.adapt.learn import Example, Forward, learn
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, click_disks
+from trtseg.nn.precision import autocast
 from trtseg.runtime.image import as_picture, prepare, working_size
 from trtseg.types import Click, Region, grid_points
 
@@ -108,7 +109,7 @@ class EarlyFusionModel:
             return torch.func.functional_call(module, values, features)[0, 0].float()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        return autocast(self.device, self.config.bf16)
 
 
     def output(self, staged: np.ndarray, clicks: np.ndarray) -> Forward:

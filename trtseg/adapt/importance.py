@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from trtseg.adapt.config import AdaptConfig
+from trtseg.atomic import read_file, write_atomically
 from trtseg.bundle import Bundle
 from trtseg.errors import BundleError
-from trtseg.parse import build
+from trtseg.parse import build, short
 
 FORMAT = "1"
+LARGEST_BYTES = 2**30
 
 
 def memory_aware_synapses(
@@ -79,41 +79,37 @@ def save_importance(
     for name, value in importance.items():
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"importance: expected finite values, got others in {name}")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        tensors = {
-            name: value.to(torch.bfloat16).cpu().contiguous()
-            for name, value in importance.items()
-        }
-        save_file(tensors, temporary, {**notes, "format": FORMAT, "model": model})
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    tensors = {
+        name: value.to(torch.bfloat16).cpu().contiguous() for name, value in importance.items()
+    }
+    write_atomically(path, save(tensors, {**notes, "format": FORMAT, "model": model}), 0o666)
 
 
 def read_importance(path: Path, model: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Importance, float32 by name, and its notes.
 
     Raises:
-        BundleError: there is no such file, it is damaged, or of another model.
+        BundleError: there is no such file, it is damaged, of another model, or holds what no
+            importance can be.
     """
-    if not path.is_file():
+    try:
+        data = read_file(path, LARGEST_BYTES)
+        tensors = load(data)
+    except FileNotFoundError:
         raise BundleError(
             f"{path}: no importance weights beside the model; `trtseg importance` computes them"
-        )
-    try:
-        with safe_open(path, "pt") as archive:
-            notes = archive.metadata() or {}
-        tensors = load_file(path)
+        ) from None
     except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path}: cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else short(error)
+        raise BundleError(f"{path}: cannot be read: {reason}") from error
+    notes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     if notes.get("format") != FORMAT or notes.get("model") != model:
         raise BundleError(f"{path}: belongs to another model")
     for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"{path}: {name}: expected finite values")
+        if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
+            raise BundleError(f"{path}: {short(name)}: expected finite values")
+        if bool((tensor < 0).any()):
+            raise BundleError(f"{path}: {short(name)}: expected values of at least 0")
     return {name: tensor.float() for name, tensor in tensors.items()}, notes
 
 
@@ -151,5 +147,5 @@ def noted_config(path: Path, notes: Mapping[str, str]) -> AdaptConfig:
     """
     try:
         return build(AdaptConfig, json.loads(notes.get("config", "{}")), "config")
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: {short(error, 200)}") from error

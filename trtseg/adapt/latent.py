@@ -18,6 +18,7 @@ from trtseg.nn.bundle_weights import read_weights
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.network import segment_network
+from trtseg.nn.precision import autocast
 from trtseg.nn.pyramid import PyramidNetwork
 from trtseg.nn.unet import UNet
 from trtseg.runtime.engine import Array, HostMemory, Memory
@@ -181,7 +182,7 @@ class AdaptableSegment:
         return Example(call, torch.from_numpy(corrections).to(self.device), target)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        return autocast(self.device, self._bf16)
 
 
 def corrections_of(observation: Observation) -> np.ndarray:

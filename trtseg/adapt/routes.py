@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,9 +12,10 @@ from trtseg.adapt.graph import AdaptableGraph
 from trtseg.adapt.latent import AdaptableSegment
 from trtseg.adapt.weights import AdaptedWeights
 from trtseg.bundle import Bundle
-from trtseg.errors import EngineError
+from trtseg.machine import physical_cores
+from trtseg.nn.engines import TorchEngine
 from trtseg.runtime.engine import Engine, TensorSpec
-from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine, physical_cores
+from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine
 from trtseg.runtime.tensorrt import load_refit_pair
 from trtseg.runtime.tensorrt.execution import TensorRTBinding, TensorRTEngine
 from trtseg.runtime.tensorrt.refit import RefitPair
@@ -64,8 +64,15 @@ class TorchRoute:
         self._model, self._like = model, like
 
     def engine(self, weights: AdaptedWeights) -> TorchEngine:
-        """See `Route`."""
-        return TorchEngine(self._model, weights, self._like)
+        """See `Route`; float32 arithmetic on the buffers of the model's own engine."""
+        outputs = self._like.outputs
+
+        def run(given: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            values = [given[spec.name] for spec in self._like.inputs]
+            return self._model.run(values, weights.values)[: len(outputs)]
+
+        return TorchEngine("segment (torch, adapted)", run, self._like.inputs, outputs,
+                           self._model.device, torch.channels_last)
 
 
 class RefitRoute:
@@ -156,56 +163,3 @@ class RefittedBinding:
 
     def graph_key(self) -> None:
         """See `Binding`: each click has weights of its own, so nothing would be replayed."""
-
-
-class TorchEngine:
-    """`segment` in torch on host or CUDA buffers; float32 arithmetic."""
-
-    def __init__(self, model: AdaptableSegment, weights: AdaptedWeights, like: Engine) -> None:
-        self.inputs: tuple[TensorSpec, ...] = like.inputs
-        self.outputs: tuple[TensorSpec, ...] = like.outputs
-        self._shapes = like.output_shapes
-        self.model, self.weights = model, weights
-
-    def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """See `Engine`."""
-        return self._shapes(shapes)
-
-    def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> TorchBinding:
-        """See `Engine`."""
-        for spec in (*self.inputs, *self.outputs):
-            if spec.name not in buffers:
-                raise EngineError(f"segment (torch): no buffer for {spec.name!r}")
-        return TorchBinding(self, dict(buffers), stream)
-
-
-class TorchBinding:
-    """See `Binding`; works on the buffers in place."""
-
-    def __init__(self, engine: TorchEngine, buffers: dict[str, Any], stream: int) -> None:
-        self._engine, self._buffers, self._stream = engine, buffers, stream
-        self._tensors = {name: _as_tensor(array) for name, array in buffers.items()}
-
-    def run(self) -> None:
-        """See `Binding`."""
-        inputs = [self._tensors[spec.name] for spec in self._engine.inputs]
-        with torch.inference_mode(), _on_stream(inputs[0].device, self._stream):
-            masks, features = self._engine.model.run(inputs, self._engine.weights.values)
-            self._tensors["masks"].copy_(masks)
-            if "features" in self._tensors:
-                self._tensors["features"].copy_(features)
-
-    def graph_key(self) -> None:
-        """See `Binding`: these weights are run a few times at most, so nothing is recorded."""
-
-
-def _as_tensor(array: Any) -> torch.Tensor:
-    if isinstance(array, np.ndarray):
-        return torch.from_numpy(array)
-    return torch.as_tensor(array, device="cuda")
-
-
-def _on_stream(device: torch.device, stream: int) -> Any:
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.ExternalStream(stream))

@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from trtseg.adapt.adapter import ClickAdapter, Learner, replayed, shown_clicks
 from trtseg.adapt.config import MODES
 from trtseg.adapt.latent import corrections_of
 from trtseg.adapt.learn import learn
 from trtseg.adapt.weights import AdaptedWeights, Report
+from trtseg.atomic import check_room, is_empty
 from trtseg.errors import CheckpointError
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
+from trtseg.parse import build, quoted
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
 from trtseg.runtime.session.observation import Observation, observe
 
 _PARTS = ("values", "first", "second")
+_LARGEST_COUNT = 2**53  # of images and steps: what every reader of JSON knows exactly
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a sequence's `state.json` says besides what every checkpoint's does.
+
+    Attributes:
+        model: fingerprint of the bundle.
+        images: how many were learnt from.
+        adam_step: the optimiser's step count.
+        id: of this state.
+        parent: id of the state that it came from; None for the first.
+    """
+
+    model: str
+    images: int
+    adam_step: int
+    id: str | None = None
+    parent: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("images", "adam_step"):
+            if not 0 <= getattr(self, name) <= _LARGEST_COUNT:
+                raise ValueError(f"{name}: expected at least 0, got {quoted(getattr(self, name))}")
+
+    @classmethod
+    def of(cls, state: dict[str, Any], path: Path) -> _State:
+        known = {key: state[key] for key in cls.__dataclass_fields__ if key in state}
+        try:
+            return build(cls, known, "state")
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from None
 
 
 class Sequence:
@@ -35,7 +73,8 @@ class Sequence:
             after every image) or "both".
         state: a folder in which the state is kept: read now if it is there and not empty, and
             replaced atomically after every image. One sequence at a time may keep its state in a
-            folder: what another one has written meanwhile is not overwritten. "image" has no state.
+            folder: every state says which one it came from, and of two that came from the same,
+            one is saved and one is refused. "image" has no state.
 
     Attributes:
         images: how many have been learnt from.
@@ -60,12 +99,14 @@ class Sequence:
         self.images = 0
         self.weights = self.learner.initial
         self._state = None if state is None else Path(state)
+        self._id: str | None = None  # of the state that this one came from
+        self._own: set[str | None] = {None}  # of all that it loaded or wrote
         if self._state is None:
             return
         if adapt == "image":
             raise ValueError("state: 'image' carries nothing from image to image; expected None")
-        _check_writable(self._state)
-        if _is_there(self._state):
+        self._check_place(self._state)
+        if not is_empty(self._state):
             self.load(self._state)
 
     @property
@@ -86,7 +127,13 @@ class Sequence:
             image: as `Segmenter.encode` takes it, or what it gave.
             image_format: as there.
             options: of `Segmenter.session`.
+
+        Raises:
+            CheckpointError: at once, where the state cannot be written any more; afterwards, as
+                `learn_from`.
         """
+        if self._state is not None:
+            self._check_place(self._state)
         segmenter = self.learner.segmenter
         encoded = image
         if not isinstance(encoded, EncodedImage):
@@ -102,8 +149,8 @@ class Sequence:
         """One step on what a session ended with; does nothing without a positive click.
 
         Raises:
-            CheckpointError: another sequence has written to the state's folder. This one goes on
-                as it was before the image.
+            CheckpointError: another sequence has written to the state's folder, or nothing can
+                be written there. This one goes on as it was before the image.
         """
         if self.adapt == "image" or not any(click.positive for click in session.clicks):
             return Report()
@@ -125,38 +172,17 @@ class Sequence:
         )
         images = self.images + 1
         if self._state is not None:
-            self._expect_own(self._state)
-            self._write(self._state, weights, images)
+            self._write(self._state, weights, images, kept=True)
         self.weights, self.images = weights, images
         return weights.report
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a folder; an interruption leaves the old one or the new one whole."""
+        """Write the state to a folder; an interruption leaves the old one or the new one whole.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
         self._write(Path(path), self.weights, self.images)
-
-    def _expect_own(self, path: Path) -> None:
-        if not _is_there(path):
-            return
-        kept = read_checkpoint(path)[1].get("images")
-        if kept != self.images:
-            raise CheckpointError(
-                f"{path}: has learnt from {kept} images and this sequence from {self.images}: "
-                "another one keeps its state there"
-            )
-
-    def _write(self, path: Path, weights: AdaptedWeights, images: int) -> None:
-        tensors = {
-            f"{part}.{name}": tensor
-            for part in _PARTS
-            for name, tensor in getattr(weights, part).items()
-        }
-        state = {
-            "network": dict(self.learner.segmenter.bundle.manifest.raw["network"]),
-            "model": self.learner.segmenter.bundle.fingerprint,
-            "images": images,
-            "adam_step": weights.step,
-        }
-        save_checkpoint(path, tensors, state)
 
     def load(self, path: str | Path) -> None:
         """Go on from a state that was saved.
@@ -164,36 +190,94 @@ class Sequence:
         Raises:
             CheckpointError: it is missing, damaged, or of another model or other layers.
         """
-        tensors, state = read_checkpoint(path)
-        if state.get("model") != self.learner.segmenter.bundle.fingerprint:
+        tensors, raw = read_checkpoint(path)
+        state = _State.of(raw, Path(path))
+        if state.model != self.learner.segmenter.bundle.fingerprint:
             raise CheckpointError(f"{path}: belongs to another model")
-        parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
-        for key, tensor in tensors.items():
-            part, _, name = key.partition(".")
-            parts.setdefault(part, {})[name] = tensor.to(self.learner.model.device)
-        initial = self.learner.initial.values
-        if parts["values"].keys() != initial.keys():
-            raise CheckpointError(f"{path}: other layers are adapted there")
-        if any(parts["values"][name].shape != initial[name].shape for name in initial):
-            raise CheckpointError(f"{path}: the weights have other shapes")
+        parts = _checked_parts(tensors, self.learner.initial.values, path)
+        device = self.learner.model.device
+        weights = AdaptedWeights(
+            *({name: tensor.to(device) for name, tensor in parts[part].items()}
+              for part in _PARTS),
+            state.adam_step,
+        )  # fmt: skip
+        self.weights, self.images = weights, state.images
+        self._id = state.id
+        self._own.add(state.id)
+
+    def _check_place(self, path: Path) -> None:
+        """Refuse before an image is worked on, and not after."""
         try:
-            step, images = int(state["adam_step"]), int(state["images"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: {error!r} in a sequence's state") from None
-        self.weights = AdaptedWeights(parts["values"], parts["first"], parts["second"], step)
-        self.images = images
+            if not is_empty(path) and not path.is_dir():
+                raise CheckpointError(f"{path}: cannot be written: no folder to write to")
+            floats = sum(value.numel() for value in self.learner.initial.values.values())
+            check_room(path, 4 * len(_PARTS) * floats)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def _write(
+        self, path: Path, weights: AdaptedWeights, images: int, *, kept: bool = False
+    ) -> None:
+        """Save; where the state is kept, only over one that is this sequence's own."""
+        tensors = {
+            f"{part}.{name}": tensor
+            for part in _PARTS
+            for name, tensor in getattr(weights, part).items()
+        }
+        fresh = secrets.token_hex(16)
+        state = {
+            "network": dict(self.learner.segmenter.bundle.manifest.raw["network"]),
+            "model": self.learner.segmenter.bundle.fingerprint,
+            "images": images,
+            "adam_step": weights.step,
+            "id": fresh,
+            "parent": self._id,
+        }
+
+        def expect_own(there: dict[str, Any] | None) -> None:
+            found = None if there is None else _State.of(there, path)
+            if found is not None and found.id not in self._own:
+                raise CheckpointError(
+                    f"{path}: has learnt from {found.images} images and this sequence from "
+                    f"{self.images}: another one keeps its state there"
+                )
+
+        # Before: an interruption may come when it is there already.
+        self._own.add(fresh)
+        if not kept:
+            save_checkpoint(path, tensors, state)
+            return
+        save_checkpoint(path, tensors, state, accept=expect_own)
+        self._id, self._own = fresh, {fresh}
 
 
-def _is_there(path: Path) -> bool:
-    """Whether a state is kept there: an empty folder is one to begin in."""
-    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+def _checked_parts(
+    tensors: dict[str, Tensor], initial: Any, path: str | Path
+) -> dict[str, dict[str, Tensor]]:
+    """A state's tensors by part and name.
 
-
-def _check_writable(path: Path) -> None:
-    # now, and not when a first image has been worked on
-    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise CheckpointError(f"{path}: cannot be written: {place} is no folder to write to")
+    Raises:
+        CheckpointError: they are not those of these layers, or no state that learning can leave.
+    """
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        if part not in parts:
+            raise CheckpointError(f"{path}: unknown tensor {quoted(key)}")
+        parts[part][name] = tensor
+    for part, found in parts.items():
+        if not found and part != "values" and not (parts["first"] or parts["second"]):
+            continue  # before the first step
+        if found.keys() != initial.keys():
+            raise CheckpointError(f"{path}: other layers are adapted there")
+        for name, tensor in found.items():
+            if tensor.shape != initial[name].shape:
+                raise CheckpointError(f"{path}: the weights have other shapes")
+            if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(f"{path}: {part}.{name}: expected finite float32")
+            if part == "second" and bool((tensor < 0).any()):
+                raise CheckpointError(f"{path}: {part}.{name}: expected no negative values")
+    return parts
 
 
 def _final(learner: Learner, session: Session) -> tuple[Observation, np.ndarray]:

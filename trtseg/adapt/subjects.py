@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from trtseg.adapt.importance import (
     read_importance,
 )
 from trtseg.adapt.sequence import Sequence
+from trtseg.atomic import file_sha256
 from trtseg.errors import BundleError
 from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.nn.deeplab import load_deeplab
@@ -33,7 +33,7 @@ def identity(mode: str, config: AdaptConfig, importance: Path) -> dict[str, Any]
     return {
         "adapt": mode,
         "learning": asdict(config),
-        "importance": hashlib.sha256(importance.read_bytes()).hexdigest(),
+        "importance": file_sha256(importance),
     }
 
 

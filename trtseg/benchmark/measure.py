@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -16,8 +17,8 @@ from trtseg.runtime.pipeline.buffers import ClickBuffers, EncodeBuffers
 from trtseg.runtime.pipeline.recording import Recorded
 from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.segmenter import Segmenter
+from trtseg.runtime.session import Session
 from trtseg.runtime.session.compose import compose
-from trtseg.runtime.session.observation import Adapter
 from trtseg.types import Click
 
 
@@ -64,12 +65,26 @@ def clicks_on(size: tuple[int, int], count: int, seed: int = 0) -> list[Click]:
     return clicks
 
 
+# Written before every timed stage: more than any cache holds, and enough work to keep the GPU
+# busy while the host queues the stage.
+FLUSH_BYTES = 2**28
+FLUSHES = 8
+
+
 class StageClock:
-    """Times single calls: by CUDA events where the memory is a GPU's, else by the wall."""
+    """Times single calls: by CUDA events where the memory is a GPU's, else by the wall.
+
+    On a GPU the stage is queued behind other work, which also empties the caches: on an idle
+    stream a short stage would take as long as the host takes to queue it, and it would find in the
+    cache what a click finds in memory.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._memory: Any = pipeline.engines.memory
         self._cupy = getattr(self._memory, "cupy", None)
+        self._flushed: Any = None
+        if self._cupy is not None:
+            self._flushed = self._memory.empty((FLUSH_BYTES,), np.dtype(np.uint8))
         self.times: dict[str, list[float]] = {}
 
     def run(self, stage: str, call: Callable[[], Any]) -> Any:
@@ -81,6 +96,8 @@ class StageClock:
             return result
         events = [self._cupy.cuda.Event() for _ in range(2)]
         self._memory.synchronize()
+        for _ in range(FLUSHES):
+            self._memory.fill(self._flushed, 0)
         events[0].record(self._memory.cupy_stream)
         result = call()
         events[1].record(self._memory.cupy_stream)
@@ -155,29 +172,22 @@ def time_stages(
 
 
 def time_whole(
-    segmenter: Segmenter,
-    image: np.ndarray,
-    *,
-    clicks: int,
-    repeats: int,
-    warmup: int,
-    adapt: Adapter | None = None,
+    segmenter: Segmenter, image: np.ndarray, *, clicks: int, repeats: int, warmup: int
 ) -> dict[str, Any]:
     """Encodes and clicks as a program sees them: the time until the mask is there.
 
     Args:
         clicks: on each object.
         repeats, warmup: objects that count, and before them objects that do not.
-        adapt: learns from the clicks.
 
     Returns:
         "first_encode_ms" and "first_click_ms" (nothing warm but the loaded model); spreads
-        "encode" and "click" (all clicks), "click_N" for the Nth, and "adapt" with an adapter.
+        "encode" and "click" (all clicks), and "click_N" for the Nth.
     """
     start = perf_counter()
     encoded = segmenter.encode(image)
     first_encode = (perf_counter() - start) * 1e3
-    encode_times, click_times, adapt_times = [], [], []
+    encode_times, click_times = [], []
     by_number: list[list[float]] = [[] for _ in range(clicks)]
     first_click = None
     out = np.empty(image.shape[:2], np.uint8)
@@ -185,16 +195,13 @@ def time_whole(
         start = perf_counter()
         encoded = segmenter.encode(image)
         encode_ms = (perf_counter() - start) * 1e3
-        session = segmenter.session(encoded, focus=None, adapt=adapt)
+        session = segmenter.session(encoded, focus=None)
         for number, click in enumerate(clicks_on(image.shape[:2], clicks, index)):
-            start = perf_counter()
-            prediction = session.add_click(click.x, click.y, click.positive, out=out)
-            click_ms = (perf_counter() - start) * 1e3
+            click_ms = _timed_click(session, click, out)
             first_click = first_click or click_ms
             if index >= warmup:
                 click_times.append(click_ms)
                 by_number[number].append(click_ms)
-                adapt_times.append(prediction.timing.adapt_ms)
         if index >= warmup:
             encode_times.append(encode_ms)
     result: dict[str, Any] = {
@@ -205,6 +212,75 @@ def time_whole(
     }
     for number in sorted({0, clicks // 2, clicks - 1}):
         result[f"click_{number + 1}"] = Spread.of(by_number[number])
-    if adapt is not None:
-        result["adapt"] = Spread.of(adapt_times)
     return result
+
+
+def time_adaptation(
+    sequence: Any, image: np.ndarray, *, clicks: int, repeats: int, warmup: int
+) -> dict[str, Spread]:
+    """Clicks that are learnt from, and the ends of images.
+
+    Args:
+        sequence: a `trtseg.adapt.Sequence` that adapts by "both".
+        image: as elsewhere.
+        clicks: on each object, at least 2: the first one corrects nothing.
+        repeats, warmup: objects.
+
+    Returns:
+        Spreads "adapted click" (all but the first), "learning" (its part of those) and "end of
+        image".
+    """
+    out = np.empty(image.shape[:2], np.uint8)
+    encoded = sequence.learner.segmenter.encode(image)
+    times: dict[str, list[float]] = {"adapted click": [], "learning": [], "end of image": []}
+    for index in range(warmup + repeats):
+        if index == warmup:
+            for values in times.values():
+                values.clear()
+        with sequence.image(encoded, focus=None) as session:
+            for number, click in enumerate(clicks_on(image.shape[:2], max(clicks, 2), index)):
+                click_ms = _timed_click(session, click, out)
+                if number:
+                    times["adapted click"].append(click_ms)
+                    times["learning"].append(session.prediction.timing.adapt_ms)
+            start = perf_counter()
+        times["end of image"].append((perf_counter() - start) * 1e3)
+    return {name: Spread.of(values) for name, values in times.items()}
+
+
+def time_concurrent(
+    segmenter: Segmenter, image: np.ndarray, *, threads: int, clicks: int, repeats: int
+) -> dict[str, Any]:
+    """Sessions that click at the same time, each in a thread of its own.
+
+    Returns:
+        "threads", "clicks_per_s" of all together, and the spread "click" of what each waits for.
+    """
+    encoded = segmenter.encode(image)
+
+    def work(number: int) -> list[float]:
+        out = np.empty(image.shape[:2], np.uint8)
+        times = []
+        for index in range(repeats):
+            session = segmenter.session(encoded, focus=None)
+            for click in clicks_on(image.shape[:2], clicks, number * repeats + index):
+                times.append(_timed_click(session, click, out))
+        return times
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))  # every lane makes its buffers
+        start = perf_counter()
+        times = [time_ms for found in pool.map(work, range(threads)) for time_ms in found]
+        elapsed_s = perf_counter() - start
+    return {
+        "threads": threads,
+        "clicks_per_s": len(times) / elapsed_s,
+        "click": Spread.of(times),
+    }
+
+
+def _timed_click(session: Session, click: Click, out: np.ndarray) -> float:
+    """Milliseconds until the mask is there."""
+    start = perf_counter()
+    session.add_click(click.x, click.y, click.positive, out=out)
+    return (perf_counter() - start) * 1e3

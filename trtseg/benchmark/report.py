@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+LAYERS = 12  # shown of each network; a result holds all
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def table(result: Mapping[str, Any]) -> str:
     machine, model = result["machine"], result["model"]
     lines = [
         f"{model['name']} on {result['engine']}",
-        f"{machine['cpu']}, {machine['physical_cores']} cores, "
+        f"{machine['processor']}, {machine['cores']} cores, "
         f"load {machine.get('load_average', 'unknown')}",
         *machine.get("gpus", []),
     ]
@@ -47,26 +48,40 @@ def table(result: Mapping[str, Any]) -> str:
             "",
             f"image {height}x{width}, working size {run['working_size'][0]}x"
             f"{run['working_size'][1]}, CUDA graphs {run['cuda_graphs']}",
-            f"{'':14}{'p50':>9}{'p95':>9}{'p99':>9}{'floor':>9}{'ratio':>8}   ms",
+            f"{'':18}{'p50':>10}{'p95':>10}{'p99':>10}{'floor':>10}{'ratio':>8}   ms",
         ]
         for name, spread in spreads(run):
             bound = run.get("floor_ms", {}).get(name)
-            tail = f"{bound:9.3f}{spread['p50'] / bound:8.1f}" if bound else ""
+            tail = f"{bound:10.3f}{spread['p50'] / bound:8.1f}" if bound else ""
             lines.append(
-                f"{name:14}{spread['p50']:9.3f}{spread['p95']:9.3f}{spread['p99']:9.3f}{tail}"
+                f"{name:18}{spread['p50']:10.3f}{spread['p95']:10.3f}{spread['p99']:10.3f}{tail}"
             )
         lines.append(
             f"cold: encode {run['first_encode_ms']:.1f} ms, click {run['first_click_ms']:.1f} ms"
         )
+        if "concurrent" in run:
+            lines.append(f"{run['concurrent']['threads']} sessions at once: "
+                         f"{run['concurrent']['clicks_per_s']:.1f} clicks a second")  # fmt: skip
+        for stage, rows in run.get("layers_ms", {}).items():
+            lines.append(f"layers of {stage}, the slowest first, ms")
+            slowest = sorted(rows, key=lambda row: -row[2])[:LAYERS]
+            lines += [f"{ms:9.3f}  {operator:10} {node}" for node, operator, ms in slowest]
         for name, value in run["memory_mib"].items():
             lines.append(f"memory, {name}: {value:.1f} MiB")
+    if result.get("peer"):
+        lines += ["", f"peer: {result['peer']}"]
     return "\n".join(lines)
 
 
 def spreads(run: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """(name, spread) of everything that was timed, the whole first, then its stages."""
+    """(name, spread) of everything that was timed: the whole, its stages, and what was added."""
     yield from run["whole"].items()
     yield from run["stages"].items()
+    yield from run.get("adaptation", {}).items()
+    if "concurrent" in run:
+        yield f"click, {run['concurrent']['threads']} at once", run["concurrent"]["click"]
+    for name, spread in run.get("peer", {}).items():
+        yield f"peer {name}", spread
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
@@ -75,7 +90,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     The machines' differences come first: numbers of two machines are no comparison of code.
     """
     lines = []
-    for name in ("cpu", "gpus", "physical_cores", "packages", "load_average"):
+    for name in ("processor", "gpus", "cores", "packages", "load_average"):
         one, two = (result["machine"].get(name) for result in (first, second))
         if one != two:
             lines.append(f"differs: {name}: {one} | {two}")
@@ -93,14 +108,14 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
         lines += [
             "",
             f"image {height}x{width}, CUDA graphs {run['cuda_graphs']}",
-            f"{'p50, ms':14}{'A':>10}{'B':>10}{'B / A':>8}",
+            f"{'p50, ms':18}{'A':>10}{'B':>10}{'B / A':>8}",
         ]
         theirs = dict(spreads(other))
         for name, spread in spreads(run):
             if name in theirs:
                 one, two = spread["p50"], theirs[name]["p50"]
                 ratio = f"{two / one:8.2f}" if one else ""
-                lines.append(f"{name:14}{one:10.3f}{two:10.3f}{ratio}")
+                lines.append(f"{name:18}{one:10.3f}{two:10.3f}{ratio}")
     return "\n".join(lines)
 
 

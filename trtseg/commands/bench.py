@@ -5,35 +5,50 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trtseg import __version__
 from trtseg import bundle as bundles
+from trtseg.atomic import write_atomically
+from trtseg.benchmark import peer as peer_script
 from trtseg.benchmark import report
 from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
-from trtseg.benchmark.machine import describe, peak_memory_mib
-from trtseg.benchmark.measure import picture_of, time_stages, time_whole
+from trtseg.benchmark.layers import profile_layers
+from trtseg.benchmark.measure import (
+    Spread,
+    clicks_on,
+    picture_of,
+    time_adaptation,
+    time_concurrent,
+    time_stages,
+    time_whole,
+)
 from trtseg.bundle import Bundle
 from trtseg.commands.arguments import integer, threads
 from trtseg.commands.extras import require
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
-from trtseg.runtime.atomic_file import write_atomically
-from trtseg.runtime.engine import Engines
+from trtseg.machine import describe, peak_memory_mib, physical_cores
+from trtseg.runtime.engine import Engine, Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
+from trtseg.runtime.onnxruntime import PROVIDERS
 from trtseg.runtime.segmenter import Segmenter
-from trtseg.runtime.session.observation import Adapter
 
 EXAMPLES = """\
 examples:
   trtseg bench lite
   trtseg bench lite --backend tensorrt --size 480x640 --size 1080x1920 --cuda-graphs both
   trtseg bench random:full --backend torch --device cuda --json full.json --plot full.png
+  trtseg bench lite --concurrency 4 --adapt --peer peer/bin/python
   trtseg bench --compare before.json after.json"""
 PLOTS = (".png", ".svg", ".pdf")
 
@@ -59,8 +74,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="measured objects (default: 20)")  # fmt: skip
     parser.add_argument("--warmup", type=integer(0), default=3, help="objects before (default: 3)")
     parser.add_argument("--cuda-graphs", choices=("on", "off", "both"), default="on")
-    parser.add_argument("--adapt", choices=("image",),
-                        help="also time learning from every click (needs torch)")  # fmt: skip
+    parser.add_argument("--adapt", action="store_true",
+                        help="also time clicks that are learnt from, and the end of an image "
+                        "(needs torch)")
+    parser.add_argument("--concurrency", type=integer(1), metavar="N",
+                        help="also time N sessions that click at the same time")
+    parser.add_argument("--peer", metavar="PYTHON",
+                        help="also time MobileSAM on the same images and clicks: the interpreter "
+                        "of an environment that has ultralytics")
+    parser.add_argument("--layers", action="store_true",
+                        help="also time every layer (ONNX Runtime on the CPU)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--plot", type=Path, metavar="FILE",
                         help="draw it: PNG, SVG or PDF (needs matplotlib)")
@@ -80,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         check_targets([args.plot], force=args.force, suffixes=PLOTS)
         require("matplotlib")
+    if args.layers and (args.backend != "onnxruntime" or args.device not in (None, "cpu")):
+        raise ValueError("--layers: expected --backend onnxruntime on the CPU")
     result = measure(args)
     print(report.table(result))
     if args.json:
@@ -96,7 +121,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     graphs = {"on": [True], "off": [False], "both": [True, False]}[args.cuda_graphs]
     runs: list[dict[str, Any]] = []
     speed: Speed | None = None
-    description = ""
+    description, peer = "", None
     for use_graphs in graphs:
         start = time.perf_counter()
         engines = _engines(bundle, args, use_graphs)
@@ -110,6 +135,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for size in args.size or [(480, 640)]:
             print(f"measuring {size[0]}x{size[1]} ...", file=sys.stderr)
             found = _measure_size(segmenter, size, speed, args)
+            if args.peer is not None and use_graphs == graphs[0]:
+                found["peer"], peer = _measure_peer(size, args)
             runs.append({"cuda_graphs": ("on" if use_graphs else "off") if on_gpu else "none",
                          "load_s": load_s, **found})  # fmt: skip
     assert speed is not None
@@ -122,18 +149,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                   "long_side_px": bundle.manifest.long_side_px},
         "engine": description,
         "settings": {"clicks": args.clicks, "repeats": args.repeats, "warmup": args.warmup,
-                     "threads": args.threads, "adapt": args.adapt},
+                     "threads": args.threads},
         "floor": asdict(speed),
+        "peer": peer,
         "runs": runs,
     }  # fmt: skip
-
-
-def _adapter(segmenter: Segmenter, name: str | None) -> Adapter | None:
-    if name is None:
-        return None
-    from trtseg.adapt import ClickAdapter
-
-    return ClickAdapter(segmenter)
 
 
 def _measure_size(
@@ -141,7 +161,7 @@ def _measure_size(
 ) -> dict[str, Any]:
     image = picture_of(size)
     whole = time_whole(segmenter, image, clicks=args.clicks, repeats=args.repeats,
-                       warmup=args.warmup, adapt=_adapter(segmenter, args.adapt))
+                       warmup=args.warmup)  # fmt: skip
     cold = {name: whole.pop(name) for name in ("first_encode_ms", "first_click_ms")}
     stages = time_stages(segmenter, image, repeats=args.repeats, warmup=args.warmup)
     work = _work(segmenter, size)
@@ -157,6 +177,19 @@ def _measure_size(
     device: Any = segmenter.engines.memory
     if hasattr(device, "used_bytes"):
         memory["arrays on the GPU"] = device.used_bytes() / 2**20
+    added: dict[str, Any] = {}
+    if args.adapt:
+        from trtseg.adapt import Sequence
+
+        spreads = time_adaptation(Sequence(segmenter, "both"), image, clicks=args.clicks,
+                                  repeats=args.repeats, warmup=args.warmup)  # fmt: skip
+        added["adaptation"] = {name: asdict(spread) for name, spread in spreads.items()}
+    if args.concurrency is not None:
+        found = time_concurrent(segmenter, image, threads=args.concurrency, clicks=args.clicks,
+                                repeats=args.repeats)  # fmt: skip
+        added["concurrent"] = {**found, "click": asdict(found["click"])}
+    if args.layers:
+        added["layers_ms"] = _layers(segmenter, size, args)
     return {
         "image_size": list(size),
         "working_size": list(segmenter.pipeline.working_size(*size)),
@@ -166,33 +199,87 @@ def _measure_size(
         "work": {stage: asdict(done) for stage, done in work.items()},
         "floor_ms": floors,
         "memory_mib": memory,
+        **added,
     }
+
+
+def _measure_peer(size: tuple[int, int], args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Spreads of a peer's encode and click, and what it is.
+
+    Raises:
+        BackendUnavailable: it could not be run; the message says why.
+    """
+    clicks = [(c.x, c.y, float(c.positive)) for c in clicks_on(size, args.clicks)]
+    with tempfile.TemporaryDirectory() as folder:
+        job, result = Path(folder) / "job.npz", Path(folder) / "result.json"
+        np.savez(job, image=picture_of(size), clicks=np.array(clicks))
+        options = {"threads": args.threads or physical_cores(), "repeats": args.repeats}
+        command = [args.peer, peer_script.__file__, str(job), str(result)]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise BackendUnavailable(f"{args.peer}: {error.strerror}") from None
+        if done.returncode or not result.is_file():
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise BackendUnavailable(f"{args.peer}: {last[0]}")
+        answer = json.loads(result.read_text())
+    if "missing" in answer:
+        raise BackendUnavailable(
+            f"{args.peer} has no {answer['missing']}: pip install ultralytics in an environment "
+            "of its own, and name its interpreter with --peer"
+        )
+    return {name: asdict(Spread.of(times)) for name, times in answer["phases"].items()}, (
+        answer["note"]
+    )
+
+
+def _networks(
+    segmenter: Segmenter, size: tuple[int, int]
+) -> Iterator[tuple[str, str, Engine, dict[str, tuple[int, ...]]]]:
+    """(stage, role, engine, input shapes) of those that the model has."""
+    pipeline, engines = segmenter.pipeline, segmenter.engines
+    working = pipeline.working_size(*size)
+    if engines.encoder is not None:
+        yield "encoder", "encoder", engines.encoder, {"image": (1, 3, *working)}
+    segment_shapes = pipeline.stages.segment_shapes(working)
+    yield "f", "segment", engines.segment, segment_shapes
+    if engines.select is not None:
+        made = engines.segment.output_shapes(segment_shapes)
+        grid = pipeline.grid(working)
+        yield "g", "select", engines.select, {
+            spec.name: made.get(spec.name, (1, spec.shape[1] or 1, *grid))
+            for spec in engines.select.inputs
+        }
 
 
 def _work(segmenter: Segmenter, size: tuple[int, int]) -> dict[str, Work]:
     """By stage; empty where onnx, which reads the graphs, is not installed."""
-    pipeline, engines = segmenter.pipeline, segmenter.engines
-    working = pipeline.working_size(*size)
-    grid = pipeline.grid(working)
-    segment_shapes = pipeline.stages.segment_shapes(working)
-    found = {}
     try:
-        if engines.encoder is not None:
-            found["encoder"] = count_work(
-                segmenter.bundle, "encoder", engines.encoder, {"image": (1, 3, *working)}
-            )
-        found["f"] = count_work(segmenter.bundle, "segment", engines.segment, segment_shapes)
-        if engines.select is not None:
-            made = engines.segment.output_shapes(segment_shapes)
-            shapes = {
-                spec.name: made.get(spec.name, (1, spec.shape[1] or 1, *grid))
-                for spec in engines.select.inputs
-            }
-            found["g"] = count_work(segmenter.bundle, "select", engines.select, shapes)
+        return {
+            stage: count_work(segmenter.bundle, role, engine, shapes)
+            for stage, role, engine, shapes in _networks(segmenter, size)
+        }
     except ModuleNotFoundError as error:
         print(f"no floor: {error.name} is not installed", file=sys.stderr)
         return {}
-    return found
+
+
+def _layers(
+    segmenter: Segmenter, size: tuple[int, int], args: argparse.Namespace
+) -> dict[str, list[list[Any]]]:
+    """[node, operator, milliseconds] by stage."""
+    return {
+        stage: [
+            list(row)
+            for row in profile_layers(
+                segmenter.bundle.graph(role, args.precision or "fp32"), engine, shapes,
+                providers=[PROVIDERS["cpu"]], threads=args.threads or physical_cores(),
+                repeats=args.repeats,
+            )
+        ]
+        for stage, role, engine, shapes in _networks(segmenter, size)
+    }  # fmt: skip
 
 
 def _bundle(name: str) -> Bundle:

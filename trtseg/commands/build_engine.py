@@ -92,17 +92,31 @@ def run(args: argparse.Namespace) -> int:
         if target == "tensorrt":
             raise ValueError("--compute-capability: only with --target rtx")
         target = "rtx"
-    tensorrt = load_tensorrt(target)
+    missing: BackendUnavailable | None = None
+    flavour, version, gpu = "tensorrt_rtx" if target == "rtx" else "tensorrt", "any", None
+    try:
+        tensorrt = load_tensorrt(target)
+        flavour, version = tensorrt.flavour, tensorrt.version
+        gpu = _gpu(args, flavour)
+    except BackendUnavailable as error:
+        if not args.explain:
+            raise
+        missing = error  # profiles and graphs can be told, and are checked, all the same
     found = requests(
         bundle,
-        flavour=tensorrt.flavour,
-        version=tensorrt.version,
-        gpu=_gpu(args, tensorrt.flavour),
+        flavour=flavour,
+        version=version,
+        gpu=gpu,
         precision=args.precision,
         sizes=args.profile,
         options=options,
         target=target,
     )
+    if missing is not None:
+        for request in found:
+            print(f"{request.key.graph}: {request.key.precision}, {request.key.profiles}")
+        print(f"whether these are built already cannot be told here: {missing}", file=sys.stderr)
+        return 0
     cache = EngineCache(args.output)
     for request in found:
         if args.explain:

@@ -1,4 +1,4 @@
-"""`trtseg engines`: what is in the engine cache."""
+"""`trtseg engines`: what is in the engine cache, and whether it computes what it should."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trtseg.errors import BackendUnavailable
 from trtseg.runtime.tensorrt.plan_cache import CacheEntry, EngineCache, default_directory
 
 
@@ -17,9 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
         "action",
-        choices=("list", "verify", "prune"),
-        help="list the engines; read and check each one; remove the least recently used",
+        choices=("list", "verify", "prune", "compare"),
+        help="list the engines; read and check each one; remove the least recently used; run the "
+        "networks of a bundle beside ONNX Runtime in fp32 on the CPU",
     )
+    parser.add_argument("bundle", nargs="?", help="compare: a shipped model or a bundle's path")
+    parser.add_argument("--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt",
+                        help="compare: whose engines")
+    parser.add_argument("--device", help="compare: as the backend names it")
+    parser.add_argument("--precision", choices=("fp16", "fp32"), help="compare: of the engines")
     parser.add_argument(
         "--cache", metavar="FOLDER", help=f"another folder than {default_directory()}"
     )
@@ -37,8 +44,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--limit-mib: expected a size of at least 0, with prune, got {limit:g}")
     if args.remove and args.action != "verify":
         raise ValueError(f"--remove: expected with verify, got {args.action}")
+    if (args.bundle is None) == (args.action == "compare"):
+        raise ValueError("bundle: expected with compare, and only there")
     if args.cache is not None and not Path(args.cache).is_dir():
         raise NotADirectoryError(f"--cache: expected a folder, got {args.cache!r}")
+    if args.action == "compare":
+        return _compare(args)
     if not Path(args.cache or default_directory()).is_dir():
         return _show([], [], args.json)  # looking must not make the folder
     cache = EngineCache(args.cache)
@@ -58,6 +69,40 @@ def run(args: argparse.Namespace) -> int:
         rows.append(row)
     _show(rows, [_line(row) for row in rows], args.json)
     return 1 if damaged else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from trtseg import bundle as bundles
+    from trtseg.benchmark.graphs import compare_graphs
+    from trtseg.runtime.segmenter import Segmenter
+
+    bundle = bundles.read(args.bundle)
+    if args.backend == "tensorrt":
+        from trtseg.runtime import tensorrt
+
+        state = tensorrt.availability()
+        if not state.usable:
+            raise BackendUnavailable(state.reason)
+        cache = None if args.cache is None else EngineCache(args.cache)
+        engines = tensorrt.load(bundle, device=args.device, precision=args.precision, cache=cache)
+    else:
+        engines = Segmenter.load(
+            args.bundle, backend=args.backend, device=args.device, precision=args.precision
+        ).engines
+    reference = Segmenter.load(
+        args.bundle, backend="onnxruntime", device="cpu", precision="fp32"
+    ).engines
+    found = compare_graphs(bundle, engines, reference)
+    lines = [
+        f"{engines.description} beside {reference.description}",
+        f"{'graph':10}{'output':12}{'largest':>11}{'mean':>11}{'scale':>9}{'ms':>10}{'beside':>10}",
+    ]
+    for each in found:
+        lines.append(
+            f"{each.graph:10}{each.output:12}{each.largest:11.2e}{each.mean:11.2e}"
+            f"{each.scale:9.3g}{each.ms:10.3f}{each.reference_ms:10.3f}"
+        )
+    return _show([asdict(each) for each in found], lines, args.json)
 
 
 def _row(entry: CacheEntry, problem: str | None) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from trtseg import bundle as bundles
+from trtseg.atomic import write_atomically
 from trtseg.commands.output import check_folder, check_targets
-from trtseg.runtime.atomic_file import write_atomically
 
 ENCODER, DECODER, CONFIGURATION = "encoder.onnx", "decoder.onnx", "x-anylabeling.yaml"
 # The sizes are Segment Anything's, as the tool's own configurations give them.

@@ -15,14 +15,8 @@ from typing import Any
 
 from trtseg import __version__, bundle
 from trtseg.errors import BundleError
-from trtseg.runtime.onnxruntime import physical_cores
+from trtseg.machine import packages, physical_cores, processor_name
 from trtseg.runtime.segmenter import availability
-
-# What decides a behaviour or a bug: the runtime's own packages, and what the extras bring.
-PACKAGES = (
-    "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch",
-    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "onnx",
-)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +45,8 @@ def collect() -> dict[str, Any]:
     return {
         "trtseg": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
-        "cpu": f"{physical_cores()} physical cores usable, {os.cpu_count()} logical",
+        "cpu": f"{processor_name()}: {physical_cores()} physical cores usable, "
+        f"{os.cpu_count()} logical",
         "gpu": _gpus(),
         "packages": _packages(),
         "native modules": {name: _native(name) for name in ("_cpu", "_cuda")},
@@ -74,12 +69,7 @@ def _native(name: str) -> str:
 
 def _packages() -> dict[str, str]:
     """Versions of what is installed; nothing is imported for it."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = packages()
     if "torch" not in found:
         found["torch"] = "not installed; train, export and adapt need it, segment does not"
     return found

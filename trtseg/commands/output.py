@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trtseg.runtime.atomic_file import write_atomically
+from trtseg.atomic import beside, write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Formats that give back the pixels, and the transparency, that were written.
@@ -38,6 +39,8 @@ def check_targets(
         if suffixes is not None and path.suffix.lower() not in suffixes:
             raise ValueError(f"{path}: expected a name ending in one of {', '.join(suffixes)}")
         check_folder(path.parent)
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # raises where the name itself is one that cannot be
         if path.is_dir():
             raise IsADirectoryError(f"{path}: is a folder")
         if os.path.lexists(path) and not force:  # a link that leads nowhere is there, too
@@ -73,7 +76,7 @@ def write_images(images: Mapping[Path, np.ndarray], icc: bytes | None = None) ->
         OSError: one of them could not be written; the message names it.
     """
     # What can fail comes first, under other names; renaming is then all that is left to do.
-    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.new") for path in images}
+    staged = {path: beside(path, "new") for path in images}
     try:
         for path, temporary in staged.items():
             write_atomically(temporary, _encoded(path, images[path], icc), 0o666)

@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; 0 when the stages are done or the time is up."""
-    import torch
-
+    """Train the networks of latent diversity."""
     from trtseg.train.config import read_config
     from trtseg.train.latent_diversity import LatentDiversityTask
+
+    config = read_config(args.config)
+    return train(args, lambda: LatentDiversityTask(config), config.validation.every)
+
+
+def train(
+    args: argparse.Namespace, make: Callable[[], Any], validate_every: int | None = None
+) -> int:
+    """Train a task; 0 when the stages are done or the time is up.
+
+    Args:
+        args: of `add_arguments`.
+        make: gives the `trtseg.train.trainer.Task`, once the processes have found each other.
+        validate_every: see `Trainer`; None for its default.
+    """
+    import torch
+
     from trtseg.train.parallel import Parallel
     from trtseg.train.trainer import Trainer
 
@@ -45,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(
             f"{args.output}: holds a run already; pass --resume to continue it, or another --output"
         )
-    config = read_config(args.config)
+    _check_device(args.device or "cpu")
+    every = {} if validate_every is None else {"validate_every": validate_every}
     parallel = Parallel(args.device)
     try:
-        trainer = Trainer(LatentDiversityTask(config), args.output, parallel, args.workers,
-                          config.validation.every)
+        trainer = Trainer(make(), args.output, parallel, args.workers, **every)
         if args.resume:
             trainer.resume()
         with _Interruption() as interruption:
@@ -60,6 +76,17 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"done": done, "stage": trainer.stage.name, "step": trainer.step,
                           "checkpoint": str(args.output / "last")}))
     return parallel.exit(EXIT_INTERRUPTED if interruption.is_set() and not done else 0)
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ValueError(f"--device: expected for example cpu or cuda:0, got {name!r}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device: torch sees no CUDA device here, got {name!r}")
 
 
 class _Interruption:

@@ -21,9 +21,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from trtseg.atomic import write_atomically
 from trtseg.errors import DatasetError
 from trtseg.evaluate.protocol import ObjectRun
-from trtseg.runtime.atomic_file import write_atomically
 
 FORMAT = 1
 # after these clicks, and after the last one, the mask is kept for the report

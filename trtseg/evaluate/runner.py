@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 from tqdm import tqdm
 
-import trtseg
 from trtseg.evaluate.clicks import make_clicker
 from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.datasets import Dataset
@@ -25,6 +21,7 @@ from trtseg.evaluate.methods import Method, load_method
 from trtseg.evaluate.parallel import CLUSTERS, run_parallel
 from trtseg.evaluate.protocol import record_object
 from trtseg.evaluate.records import ObjectRecord, RunDirectory, read_record
+from trtseg.machine import describe
 
 
 @dataclass(frozen=True)
@@ -172,29 +169,14 @@ def make_header(
             "available": len(dataset),
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         }
-    machine = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "trtseg": trtseg.__version__,
-    }
     return {
         "config": config.to_dict(),
         "method": method.describe(),
         "data": data,
-        "machine": machine,
+        "machine": describe(),
     }
 
 
-def processor_name() -> str:
-    """The processor's model, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _run_here(

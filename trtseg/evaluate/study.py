@@ -202,13 +202,14 @@ def read_study(path: Path) -> Study:
 
 
 def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A deep copy of nested values in which dotted names have other ones."""
+    """A deep copy of nested values in which dotted names have other ones; numbers index lists."""
     copied = copy.deepcopy(values)
     for name, value in changes.items():
         *parents, last = name.split(".")
-        place = copied
+        place: Any = copied
         for parent in parents:
-            place = place.setdefault(parent, {})
+            listed = isinstance(place, list)
+            place = place[int(parent)] if listed else place.setdefault(parent, {})
         place[last] = value
     return copied
 
@@ -332,7 +333,7 @@ def training_budget(bundle: str) -> dict[str, Any]:
     training = read_bundle(bundle).manifest.raw.get("training", {})
     config = training.get("config", {})
     return {
-        "steps": config.get("segment", {}).get("steps"),
+        "steps": config.get("stages", [{}])[0].get("steps"),
         "batch": config.get("batch"),
         "crop_px": config.get("crop", {}).get("size"),
         "minutes": training.get("minutes"),

@@ -39,7 +39,14 @@ def bundle_weights(bundle: Bundle) -> tuple[NetworkConfig, dict[str, Tensor]]:
         # a graph holds constants beside the weights; those have no place in a state dict
         named = read_weights(bundle.graph(role))
         values |= {name: array for name, array in named.items() if name.startswith(f"{role}.")}
-    return config, {name: torch.from_numpy(array.copy()) for name, array in values.items()}
+    state = {name: torch.from_numpy(array.copy()) for name, array in values.items()}
+    with torch.device("meta"):
+        expected = LatentDiversity(config).state_dict()
+    for name, tensor in expected.items():
+        if name.endswith(".bias") and name not in state:
+            # onnxscript drops the biases of convolutions that are zero throughout
+            state[name] = torch.zeros(tensor.shape)
+    return config, state
 
 
 def load_network(bundle: Bundle) -> LatentDiversity:

@@ -1,55 +1,63 @@
-"""Training checkpoints: tensors in safetensors, everything else in JSON, swapped in atomically."""
+"""Training checkpoints: tensors in safetensors, everything else in JSON, saved as one.
+
+`state.json` is the head of the folder (see `trtseg.atomic`): it holds the SHA-256 of
+`tensors.safetensors`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
+from trtseg.atomic import read_folder, write_folder
 from trtseg.errors import CheckpointError
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.network import LatentDiversity
+from trtseg.parse import quoted, short
 
 FORMAT = 1
+STATE = "state.json"
+TENSORS = "tensors.safetensors"
+LARGEST_BYTES = 8 * 2**30
 
 
-def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: str | Path,
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    *,
+    accept: Callable[[dict[str, Any] | None], None] = lambda state: None,
+) -> None:
     """Write a checkpoint folder; an interruption leaves the old one or the new one whole.
 
     Args:
         path: the folder.
         tensors: by name; weights are under "model.".
         state: JSON values; must hold "network", a `NetworkConfig` as a dictionary.
+        accept: called with the state that is there, None without one, while no other writer can
+            replace it; what it raises refuses the save.
+
+    Raises:
+        CheckpointError: it cannot be written; the old one is still there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    text = json.dumps({"format": FORMAT, "tensors_sha256": digest, **state}, indent=1).encode()
     try:
-        fresh.chmod(0o755)
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, fresh / "tensors.safetensors")
-        (fresh / "tensors.safetensors").chmod(0o644)
-        digest = hashlib.sha256((fresh / "tensors.safetensors").read_bytes()).hexdigest()
-        record = {"format": FORMAT, "tensors_sha256": digest, **state}
-        (fresh / "state.json").write_text(json.dumps(record, indent=1))
-        if path.exists():
-            # a folder cannot be replaced in one step: keep the old one until the new is in place
-            old = path.with_name(f".{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.replace(old)
-            fresh.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            fresh.replace(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        write_folder(
+            path, STATE, {TENSORS: content, STATE: text}, _listed,
+            lambda head: accept(None if head is None else _parsed(head, path / STATE)),
+        )  # fmt: skip
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -59,36 +67,47 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         CheckpointError: it is missing, truncated, altered or of another format.
     """
     path = Path(path)
-    place = path.resolve()
-    old = place.with_name(f".{place.name}.old")
-    if not path.exists() and old.exists():
-        # the swap was interrupted between its two steps
-        old.replace(path)
-    content = _read(path / "tensors.safetensors")
     try:
-        state = json.loads(_read(path / "state.json"))
-    except ValueError as error:
-        raise CheckpointError(f"{path / 'state.json'}: not JSON: {error}") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        got = state.get("format") if isinstance(state, dict) else state
-        raise CheckpointError(f"{path / 'state.json'}: expected format {FORMAT}, got {got!r}")
-    if hashlib.sha256(content).hexdigest() != state.get("tensors_sha256"):
+        text, found = read_folder(
+            path, STATE, lambda head: _listed(head, path / STATE), LARGEST_BYTES
+        )
+    except OSError as error:
+        file = error.filename or path
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
+    if TENSORS not in found:
+        if not (path / TENSORS).exists():
+            raise CheckpointError(f"{path / TENSORS}: cannot be read: it is missing")
         raise CheckpointError(
-            f"{path / 'tensors.safetensors'}: damaged: its SHA-256 is not that in state.json"
+            f"{path / TENSORS}: damaged: its SHA-256 is not that in {STATE}"
         )
     try:
-        return load(content), state
+        return load(found[TENSORS]), _parsed(text, path / STATE)
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path / 'tensors.safetensors'}: not a safetensors file: {error}"
+            f"{path / TENSORS}: not a safetensors file: {short(error)}"
         ) from None
 
 
-def _read(path: Path) -> bytes:
+def _listed(head: bytes, place: Path | None = None) -> dict[str, str]:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+        return {TENSORS: _parsed(head, place or Path(STATE))["tensors_sha256"]}
+    except CheckpointError:
+        if place is not None:
+            raise
+        return {}  # damaged: it lists nothing that a new one would have to keep
+
+
+def _parsed(text: bytes, place: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{place}: not JSON: {short(error)}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        got = state.get("format") if isinstance(state, dict) else state
+        raise CheckpointError(f"{place}: expected format {FORMAT}, got {quoted(got)}")
+    if not isinstance(state.get("tensors_sha256"), str):
+        raise CheckpointError(f"{place}: no tensors_sha256 in it")
+    return state
 
 
 def weights(path: str | Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
@@ -131,5 +150,5 @@ def assign(network: LatentDiversity, state: dict[str, Tensor], path: str | Path)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = short(" ".join(str(error).split()), 400)
         raise CheckpointError(f"{path}: weights do not fit the network: {reason}") from None

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trtseg.nn.convolution import Convolution
+
 SLOPE = 0.2
 
 
@@ -34,9 +36,7 @@ class ContextLayers(nn.Module):
         self.residual = residual
         layers = []
         for index, dilation in enumerate(dilations):
-            layer = nn.Conv2d(
-                channels_in if index == 0 else width, width, 3, padding=dilation, dilation=dilation
-            )
+            layer = Convolution(channels_in if index == 0 else width, width, dilation)
             nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
             if residual and layer.in_channels == width:
                 # a sum of n branches: keep the variance of the sum near that of the input

@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trtseg.bundle import Bundle, check_manifest
 from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.nn.manifest import PARAMETERS, manifest_of, parameters_of
 from trtseg.nn.network import LatentDiversity
-from trtseg.runtime.engine import Engines, HostMemory, Memory, TensorSpec, Work
+from trtseg.runtime.engine import (
+    Engines,
+    HostMemory,
+    Memory,
+    TensorSpec,
+    Work,
+    check_buffers,
+)
+from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
@@ -74,9 +85,7 @@ def load(
     def engine(
         role: str, run: Function, inputs: list[TensorSpec], outputs: list[TensorSpec]
     ) -> TorchEngine:
-        return TorchEngine(
-            f"{role} (torch)", run, tuple(inputs), tuple(outputs), place, layout
-        )
+        return TorchEngine(f"{role} (torch)", run, inputs, outputs, place, layout)
 
     maps = [spec(f"map_{index}", width) for index, width in enumerate(config.map_widths)]
     encoder = select = None
@@ -112,15 +121,40 @@ def load(
             [TensorSpec("scores", element, (1, config.candidates))],
         )
     version = torch.__version__.partition("+")[0]
+    recorder = record_cuda_graph if cuda_graphs and place.type == "cuda" else None
     return Engines(
         description=f"torch {version} on {_name(place)}, {'fp16' if half else 'fp32'}"
-        f"{', channels last' if channels_last else ''}{', CUDA graphs' if cuda_graphs else ''}",
+        f"{', channels last' if channels_last else ''}{', CUDA graphs' if recorder else ''}",
         memory=memory,
         encoder=encoder,
         segment=segment,
         select=select,
-        recorder=record_cuda_graph if cuda_graphs and place.type == "cuda" else None,
+        recorder=recorder,
     )
+
+
+def segmenter(network: LatentDiversity, **options: Any) -> Segmenter:
+    """The runtime over a network as it is: what a bundle of it would show, without an export.
+
+    Args:
+        network: left as it is; a copy runs.
+        options: of `load`.
+
+    Raises:
+        As `load`; EngineError where the network does not give what a bundle's has to.
+    """
+    engines = load(network, **options)
+    roles = [role for role in ("encoder", "segment", "select") if getattr(engines, role)]
+    raw = {
+        **manifest_of(network, "network"),
+        # the engines are there already: no graph is ever read
+        "graphs": {role: {"fp32": f"{role}.onnx"} for role in roles},
+    }
+    files = dict.fromkeys((PARAMETERS, *(f"{role}.onnx" for role in roles)), b"")
+    manifest = check_manifest("network", raw, files)
+    fingerprint = f"network {id(engines)}"
+    bundle = Bundle(Path("network"), manifest, parameters_of(network), fingerprint, files)
+    return Segmenter(bundle, engines)
 
 
 # cuDNN's workspace, torch's allocator and a capture belong to one thread at a time.
@@ -137,6 +171,7 @@ def record_cuda_graph(memory: Memory, work: Work) -> Work:
     assert isinstance(memory, CudaMemory)
     stream = torch.cuda.ExternalStream(memory.stream, memory.index)
     graph = torch.cuda.CUDAGraph()
+    before = torch.cuda.current_stream(memory.index)
     try:
         with (
             _one_capture,
@@ -146,6 +181,9 @@ def record_cuda_graph(memory: Memory, work: Work) -> Work:
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
         raise EngineError(f"a CUDA graph cannot be recorded: {first}") from error
+    finally:
+        # ending a capture that failed raises before torch leaves the captured stream
+        torch.cuda.set_stream(before)
 
     def replay() -> None:
         with torch.cuda.stream(stream):
@@ -155,22 +193,34 @@ def record_cuda_graph(memory: Memory, work: Work) -> Work:
 
 
 class TorchEngine:
-    """One network; see `Engine`."""
+    """One network; see `Engine`.
+
+    Args:
+        name: for messages.
+        function: input tensors by name to the outputs, in their order; its weights are ready, or
+            queued on torch's current stream.
+        inputs, outputs: of the buffers; what the function gives is converted to them.
+        device: where it runs.
+        layout: in which the function is given its inputs.
+    """
 
     def __init__(
         self,
         name: str,
         function: Function,
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
         device: torch.device,
         layout: torch.memory_format,
     ) -> None:
-        self.name, self.inputs, self.outputs = name, inputs, outputs
+        self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
         self.device, self.layout = device, layout
         self._shape_lock = threading.Lock()
         self._function = function
         self._shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
+        if device.type == "cuda":
+            # lanes wait for no other stream, and would read weights that are still being written
+            torch.cuda.current_stream(device).synchronize()
 
     def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """See `Engine`; runs the network once on zeros for a size it has not seen."""
@@ -191,24 +241,14 @@ class TorchEngine:
 
     def bind(self, buffers: Mapping[str, Any], stream: int = 0) -> TorchBinding:
         """See `Engine`."""
-        for spec in (*self.inputs, *self.outputs):
-            array = buffers.get(spec.name)
-            if array is None:
-                raise EngineError(f"{self.name}: no buffer for {spec.name!r}")
-            fits = len(array.shape) == len(spec.shape) and all(
-                expected in (None, actual)
-                for expected, actual in zip(spec.shape, array.shape, strict=True)
-            )
-            if not fits or array.dtype != spec.dtype:
-                raise EngineError(
-                    f"{self.name}: {spec.name}: expected {spec.dtype} {list(spec.shape)}, "
-                    f"got {array.dtype} {list(array.shape)}"
-                )
+        check_buffers(self.name, (*self.inputs, *self.outputs), buffers)
         return TorchBinding(self, buffers, stream)
 
     def compute(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run on tensors."""
-        with torch.inference_mode():
+        # the fastest algorithm for each size, and fp32 is fp32: no TF32
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
             return self._function(
                 {name: value.contiguous(memory_format=self.layout) for name, value in given.items()}
             )
@@ -236,7 +276,7 @@ class TorchBinding:
                 raise EngineError(f"{self._engine.name}: {first}") from error
 
     def graph_key(self) -> Hashable | None:
-        """See `Binding`: nothing but the buffers is baked in."""
+        """See `Binding`: nothing but the buffers and the weights is baked in."""
         return ()
 
     def _on_stream(self) -> AbstractContextManager[Any]:

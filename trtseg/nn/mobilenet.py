@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trtseg.atomic import read_file
 from trtseg.errors import CheckpointError
+from trtseg.parse import read_json
 
 # expansion, output channels, repetitions, first stride (Sandler et al. 2018, table 2)
 STAGES = (
@@ -135,12 +136,12 @@ class MobileNetV2(nn.Module):
         """
         path = Path(path)
         try:
-            arrays = dict(np.load(io.BytesIO(path.read_bytes())))
-            names = [
-                layer["name"]
-                for layer in json.loads(path.with_name(f"{path.stem}.layers.json").read_text())
-            ]
-        except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
+            arrays = dict(np.load(io.BytesIO(read_file(path, 2**30)), allow_pickle=False))
+            layers = read_json(path.with_name(f"{path.stem}.layers.json"))
+            names = [layer["name"] for layer in layers]
+        except (
+            OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, BadZipFile,
+        ) as error:  # fmt: skip
             raise CheckpointError(f"{path}: cannot read ImageNet weights: {error}") from error
         # the files go on with the classifier, which is not used
         convolutions = self.convolutions()

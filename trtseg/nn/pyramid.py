@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.nn.context import SLOPE, ContextLayers
+from trtseg.nn.convolution import Convolution
 
 # places of the image that the global context looks at together
 GAZES = 4
@@ -25,7 +26,10 @@ TAP_SCALE = 0.15
 def _convolution(
     channels_in: int, channels_out: int, kernel: int, stride: int = 1, scale: float = 1.0
 ) -> nn.Conv2d:
-    layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2)
+    if (kernel, stride) == (3, 1):
+        layer: nn.Conv2d = Convolution(channels_in, channels_out)
+    else:
+        layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2)
     nn.init.normal_(layer.weight, std=scale * (channels_in * kernel**2) ** -0.5)
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer

@@ -31,7 +31,6 @@ def expected_overlap(masks: Tensor, probability: Tensor) -> Tensor:
         [B, M] in [0, 1].
     """
     one, other = masks[:, :, None], masks[:, None]
-    # rows are averaged before they are summed: FP16 could not hold the sum over a large image
     intersection = torch.minimum(one, other).mean(-1).sum(-1)
     union = torch.maximum(one, other).mean(-1).sum(-1)
     return (intersection / union.clamp_min(EMPTY) * probability[:, None]).sum(2)
@@ -84,15 +83,15 @@ class SelectionNetwork(nn.Module):
         logits = self._pooled(x)
         scores = logits.softmax(1)
         if self.by == "overlap":
-            scores = expected_overlap(x[:, self.masks], scores)
-        return logits, scores
+            scores = expected_overlap(x[:, self.masks].float(), scores)
+        return logits, scores.to(x.dtype)
 
     def _pooled(self, x: Tensor) -> Tensor:
-        maps = self.head(self.context(x))
+        # a mean over the cells of a large image is beyond FP16, whatever the layers compute in
+        maps = self.head(self.context(x)).float()
         if self.pooling == "mean":
             return maps.mean(dim=(2, 3))
-        masks = x[:, self.masks]
+        masks = x[:, self.masks].float()
         disagreement = masks.amax(1, keepdim=True) - masks.amin(1, keepdim=True)
-        weight = disagreement.to(maps.dtype) + AGREEMENT_WEIGHT
-        # means, not sums: in FP16 a sum over the cells of a large image would overflow
+        weight = disagreement + AGREEMENT_WEIGHT
         return (maps * weight).mean(dim=(2, 3)) / weight.mean(dim=(2, 3))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.nn.context import SLOPE
+from trtseg.nn.convolution import Convolution
 
 DEPTH = 4
 MAX_GROWTH = 4
@@ -16,9 +17,9 @@ MAX_GROWTH = 4
 
 def _double_convolution(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+        Convolution(channels_in, channels_out),
         nn.LeakyReLU(SLOPE),
-        nn.Conv2d(channels_out, channels_out, 3, padding=1),
+        Convolution(channels_out, channels_out),
         nn.LeakyReLU(SLOPE),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trtseg.atomic import file_sha256
 from trtseg.errors import BackendUnavailable, CheckpointError
 
 # convolutions per block by depth; of the last block only two are needed
@@ -114,7 +114,7 @@ class VGG(nn.Module):
             )
         named = re.fullmatch(r".*-([0-9a-f]{8,64})\.pth", path.name)
         if named:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = file_sha256(path)
             if not digest.startswith(named[1]):
                 raise CheckpointError(
                     f"{path}: expected SHA-256 {named[1]}..., got {digest[:16]}..."

@@ -113,13 +113,29 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any = None, stream: int = 0)
     library = type(like).__module__.partition(".")[0]
     if library == "cupy":
         cupy = importlib.import_module("cupy")
-        if stream:
-            on = cupy.cuda.ExternalStream(stream)
-        with like.device, on:
+        with like.device, _borrowed(cupy, stream) if stream else contextlib.nullcontext():
             return cupy.empty(shape, dtype)
     if library == "pycuda":
         return importlib.import_module("pycuda.gpuarray").empty(shape, dtype)
     raise TypeError(f"out: expected an array to write into, since {library} is not known here")
+
+
+class _Handle:
+    """A stream's handle under the CUDA stream protocol."""
+
+    def __init__(self, stream: int) -> None:
+        self._stream = stream
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._stream
+
+
+def _borrowed(cupy: Any, stream: int) -> Any:
+    """Somebody else's stream for CuPy, which must not destroy it."""
+    if not hasattr(cupy.cuda.Stream, "from_external"):  # before CuPy 14
+        return cupy.cuda.ExternalStream(stream)
+    kept = type("Borrowed", (cupy.cuda.Stream,), {"__del__": lambda self: None})
+    return kept.from_external(_Handle(stream))
 
 
 # Beyond, the positions of neighbouring pixels are no longer different numbers in float32; the

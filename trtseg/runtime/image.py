@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import numpy as np
 
 from trtseg.runtime.engine import Array, on_host
 from trtseg.runtime.exif import orientation
+from trtseg.runtime.image_size import declared_size
 
 CHANNELS = {"GRAY": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
 LONGEST_SIDE_PX = 32766  # what OpenCV's resize can address
+MAX_PIXELS = 180_000_000  # of a file, by default: more than cameras make, less than fills a memory
 _INFERRED = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 # Pillow's modes whose numbers are what they look like; a palette's, or CMYK's, are not.
 # What `prepare_image` reads on a device.
@@ -141,15 +145,22 @@ def _device_dtype(image: Any) -> np.dtype:
     return np.dtype(name)
 
 
-def load_image(path: str | os.PathLike[str]) -> Picture:
+def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read an image file: 8 or 16 bits, grey, colour or with alpha, turned upright by its EXIF tag.
+
+    Args:
+        path: of the file.
+        max_pixels: larger images are refused, most before anything of them is decoded: a file of a
+            hundred kilobytes may hold a thousand million pixels.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not an image that OpenCV (for HEIC, pillow-heif) can decode, or its pixels
-            are of another kind than `as_picture` takes.
+        ValueError: it is not an image that OpenCV (for HEIC, pillow-heif) can decode, of more
+            pixels than allowed, or of another kind of them than `as_picture` takes.
     """
-    data = Path(path).read_bytes()
+    # No format needs more for a pixel, but for what surrounds them.
+    data = _content(path, 16 * max_pixels + 2**24)
+    _check_pixels(path, declared_size(data), max_pixels)
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         return _heif(path, data)
     icc = None
@@ -168,6 +179,7 @@ def load_image(path: str | os.PathLike[str]) -> Picture:
             pixels = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise ValueError(f"{path}: cannot be decoded: {error.err}") from None
+    _check_pixels(path, None if pixels is None else pixels.shape[:2], max_pixels)
     if pixels is None:
         raise ValueError(f"{path}: not an image that can be read")
     try:
@@ -178,6 +190,29 @@ def load_image(path: str | os.PathLike[str]) -> Picture:
         return replace(picture, icc=icc)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _content(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
+    """Of a file, or of a pipe until it ends."""
+    with Path(path).open("rb", buffering=0) as file:
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "a device and no file", os.fspath(path))
+        parts, room = [], limit_bytes
+        while part := file.read(2**20):
+            room -= len(part)
+            if room < 0:
+                raise OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", os.fspath(path))
+            parts.append(part)
+    return b"".join(parts)
+
+
+def _check_pixels(
+    path: str | os.PathLike[str], size: tuple[int, int] | None, max_pixels: int
+) -> None:
+    if size is not None and size[0] * size[1] > max_pixels:
+        raise ValueError(
+            f"{path}: expected at most {max_pixels:,} pixels, got {size[1]} x {size[0]}"
+        )
 
 
 def _heif(path: str | os.PathLike[str], data: bytes) -> Picture:

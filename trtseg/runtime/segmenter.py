@@ -107,7 +107,12 @@ class Segmenter:
                 engines = module.load(
                     bundle, device=device, threads=threads, precision=precision, progress=progress
                 )
-                return cls(bundle, engines)
+                segmenter = cls(bundle, engines)
+                if engines.segment.inputs[0].dtype == np.float16:
+                    from trtseg.runtime.pipeline.self_check import check_half
+
+                    check_half(bundle, segmenter.pipeline)
+                return segmenter
             reasons.append(f"{name}: {state.reason}")
         raise BackendUnavailable("; ".join(reasons))
 

@@ -159,7 +159,8 @@ class TrainConfig:
             random.
         initial_encoder_only: of a network of ours, take the encoder alone.
         batch: crops per step and process.
-        bf16: run the networks in bfloat16; the losses stay float32.
+        bf16: run the networks in bfloat16 where the device has units for it; the losses stay
+            float32.
         clip_norm: gradients are scaled down to this norm.
         ema: decay of the averaged weights that validation and export use; 0 uses the last.
         seed: of everything random.

@@ -17,6 +17,7 @@ from trtseg import bundle as bundles
 from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
 from trtseg.nn.losses import jaccard_losses
+from trtseg.nn.precision import autocast
 from trtseg.parse import build, read_json
 from trtseg.train.clicks import correction_click
 from trtseg.train.config import BUNDLE_PREFIX
@@ -208,7 +209,7 @@ class CorrectionsObjective(nn.Module):
     def forward(self, batch: Batch, randomness: StepRandomness) -> dict[str, Tensor]:
         """Scalars "loss" (to differentiate) and "selected_iou"; adds to the batch's clicks."""
         targets = batch.targets
-        with torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with autocast(self.mean.device, self.config.bf16):
             logits = self.network(self._input(batch)).float()
         logits = F.interpolate(
             logits, size=targets.shape[1:], mode="bilinear", align_corners=False

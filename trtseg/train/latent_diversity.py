@@ -73,8 +73,10 @@ class LatentDiversityTask:
             return None
         network = LatentDiversity(config.network)
         network.load_state_dict(dict(state))
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return validate(network, config.validation, by_rank=_trained(stage) == "segment")
+        if _trained(stage) == "segment":
+            network.select = None  # g is not trained yet
+        device = str(next(iter(state.values())).device)
+        return validate(network, config.validation, device=device)
 
     def record(self) -> dict[str, Any]:
         return {"network": self.config.network.to_dict(), "train": self.config.to_dict()}

@@ -20,6 +20,7 @@ from trtseg.nn.losses import (
     selection_loss,
 )
 from trtseg.nn.network import LatentDiversity, normalisation
+from trtseg.nn.precision import autocast
 from trtseg.train.clicks import correction_click
 from trtseg.train.config import TrainConfig
 from trtseg.train.data import Batch, pad_clicks
@@ -103,7 +104,7 @@ class Objective(nn.Module):
 
     def _autocast(self) -> torch.autocast:
         # only around the networks: the losses are sums over many pixels and stay float32
-        return torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.config.bf16)
+        return autocast(self.mean.device, self.config.bf16)
 
     def _masks(
         self,

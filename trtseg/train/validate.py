@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
-from torch import Tensor
 
 from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import StandardClicker
 from trtseg.evaluate.datasets import Sample, open_dataset
 from trtseg.evaluate.metrics import noc
 from trtseg.evaluate.protocol import record_object
+from trtseg.nn import engines
 from trtseg.nn.network import LatentDiversity
-from trtseg.nn.predictor import Encoding, Predictor
 from trtseg.train.config import ValidationConfig
-from trtseg.types import Click
 
-THRESHOLD = 0.5
 TARGETS = (0.85, 0.90)
 
 
@@ -55,67 +50,35 @@ def choose_objects(config: ValidationConfig) -> list[Sample]:
     return chosen
 
 
-@dataclass(frozen=True)
-class _Prediction:
-    mask: np.ndarray  # bool [H, W]
-    candidates: np.ndarray | None  # float32 [M, H, W]; only after the first click
-
-
-class _Session:
-    """What the protocol asks of a method, and the time that the network takes."""
-
-    def __init__(self, predictor: Predictor, encoding: Encoding) -> None:
-        self._predictor, self._encoding = predictor, encoding
-        self._clicks: list[Click] = []
-        self._previous: Tensor | None = None
-        self.seconds = 0.0
-
-    def add_click(self, x: float, y: float, positive: bool = True) -> _Prediction:
-        begin = perf_counter()
-        self._clicks.append(Click(x, y, positive))
-        maps, selected = self._predictor.click(self._encoding, self._clicks, self._previous)
-        self._previous = maps[selected]
-        size = self._encoding.image_size
-        mask = self._predictor.probability(maps[selected : selected + 1], size)[0] >= THRESHOLD
-        self.seconds += perf_counter() - begin
-        first = len(self._clicks) == 1
-        return _Prediction(mask, self._predictor.probability(maps, size) if first else None)
-
-
 def validate(
-    network: LatentDiversity, config: ValidationConfig, *, by_rank: bool
+    network: LatentDiversity, config: ValidationConfig, *, device: str = "cpu"
 ) -> dict[str, float]:
-    """Mean metrics of a network over the chosen objects.
+    """Mean metrics of a network over the chosen objects, through the runtime's own sessions.
 
     Args:
-        network: on the device that shall run it; put into evaluation mode.
+        network: what is measured; without its `select` the first mask is taken.
         config: which objects, how many clicks.
-        by_rank: take the first mask instead of the one that g selects.
+        device: that shall run it, in float32.
 
     Returns:
         "noc@85", "noc@90": clicks until that IoU, `config.clicks` where it is never reached;
-        "iou@1": of the selected mask after one click; "best_iou@1": of the best candidate;
-        "seconds_per_image": of the network: encoding, and all clicks of one object.
+        "iou@1": of the selected mask after one click; "best_iou@1": of the best candidate.
     """
-    predictor = Predictor(network, by_rank=by_rank)
-    ious, best, seconds = [], [], 0.0
+    segmenter = engines.segmenter(network, device=device, half=False)
+    ious, best = [], []
     samples = choose_objects(config)
     for _, members in itertools.groupby(samples, key=lambda sample: sample.source.path):
         objects = list(members)
-        begin = perf_counter()
-        encoding = predictor.encode(objects[0].image)
-        # every object is counted as if its image had been encoded for it alone
-        seconds += (perf_counter() - begin) * len(objects)
+        encoded = segmenter.encode(objects[0].image)
         for sample in objects:
-            session = _Session(predictor, encoding)
-            run = record_object(session, sample, StandardClicker(sample.mask), config.clicks,
-                                stop_at=TARGETS[-1])
+            run = record_object(
+                segmenter.session(encoded), sample, StandardClicker(sample.mask), config.clicks,
+                stop_at=TARGETS[-1],
+            )  # fmt: skip
             ious.append(run.ious)
             best.append(run.best_ious[0] if run.best_ious else run.ious[0])
-            seconds += session.seconds
     return {
         **{f"noc@{target * 100:.0f}": noc(np.array(ious), target) for target in TARGETS},
         "iou@1": float(np.mean(ious, axis=0)[0]),
         "best_iou@1": float(np.mean(best)),
-        "seconds_per_image": seconds / len(ious),
     }

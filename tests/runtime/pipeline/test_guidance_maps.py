@@ -85,7 +85,7 @@ def test_the_previous_mask_is_the_last_channel() -> None:
 
 
 def test_a_box_is_the_last_channel() -> None:
-    box = Box(60, 50, 99.5, 89.5)
+    box = Box(60, 50, 98, 88)
     guidance = fresh("point", channels=6)
     guidance.update(points([box]), None)
     # ten columns and rows of four pixels, the boundary's cells among them

@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from tiny_model import write_tiny
 
-from trtseg import Click, EngineError, Segmenter, bundle
+from trtseg import BundleError, Click, EngineError, Segmenter, bundle
 from trtseg.runtime.engine import Engines
 from trtseg.runtime.image import as_picture
+from trtseg.runtime.onnxruntime import OnnxEngine
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.pipeline.lanes import IDLE_WORKSPACES, LANES
 
@@ -196,9 +197,10 @@ def test_a_graph_that_is_none_is_refused(tmp_path: Path, tiny_path: Path) -> Non
     read = bundle.read(tiny_path)
     files = {p.name: p.read_bytes() for p in tiny_path.iterdir() if p.name != "manifest.json"}
     manifest = {k: v for k, v in read.manifest.raw.items() if k not in ("format", "files")}
-    path = bundle.write(tmp_path / "bad", manifest, {**files, "select.onnx": b"no graph"})
+    with pytest.raises(BundleError, match=r"select\.onnx \(select, fp32\): not ONNX"):
+        bundle.write(tmp_path / "bad", manifest, {**files, "select.onnx": b"no graph"})
     with pytest.raises(EngineError, match="tiny/select: cannot be loaded"):
-        Segmenter.load(path)
+        OnnxEngine(b"no graph", "tiny/select", ["CPUExecutionProvider"])
 
 
 def test_buffers_that_do_not_fit_are_refused(segmenter: Segmenter) -> None:

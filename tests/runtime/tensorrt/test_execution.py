@@ -176,6 +176,18 @@ def test_a_failing_run_says_what_tensorrt_said(trt, memory, tmp_path: Path) -> N
     np.testing.assert_array_equal(memory.host(buffers["masks"]), expected(binding._engine, x))
 
 
+def test_shapes_and_scratch_that_cannot_be_told(trt, memory, tmp_path: Path) -> None:
+    engine = small_engine(trt, memory, tmp_path)
+    trt.fail_scratch = True
+    with pytest.raises(EngineError, match="how much memory it needs: the partition is invalid"):
+        bound(engine, (12, 16))
+    trt.fail_scratch, trt.fail_shapes = False, True
+    with pytest.raises(EngineError, match="shapes are refused: shape inference failed"):
+        bound(engine, (16, 12))
+    trt.fail_shapes = False
+    bound(engine, (12, 16))[0].run()
+
+
 def test_a_recording_that_fails_leaves_plain_runs(trt, memory, tmp_path: Path) -> None:
     binding, buffers, x = bound(small_engine(trt, memory, tmp_path), (12, 16))
     network = Replayed(binding, memory)
@@ -344,8 +356,14 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def image() -> np.ndarray:
+def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+
+
+@pytest.fixture
+def image(pixels: np.ndarray) -> np.ndarray:
+    """As floats, which are prepared on the host whatever the backend: equal bit for bit."""
+    return pixels.astype(np.float32) / 255
 
 
 def test_the_same_masks_as_onnx_runtime(trt, tiny, image, tmp_path: Path) -> None:
@@ -493,21 +511,21 @@ RESIZED = {"rtol": 0, "atol": 5e-3}
 @pytest.mark.parametrize("inputs", [("masks",), ("image", "guidance", "masks")], ids=len)
 @pytest.mark.parametrize("library", ["cupy", "dlpack", "interface"])
 def test_an_image_on_the_gpu_stays_there(
-    monkeypatch, trt, cupy, image, tmp_path: Path, library, inputs
+    monkeypatch, trt, cupy, pixels, tmp_path: Path, library, inputs
 ) -> None:
     ours, _ = both(write_tiny(tmp_path / "tiny.trtseg", inputs=inputs), tmp_path)
-    wanted = ours.encode(image.astype(np.float32) / 255)
+    wanted = ours.encode(pixels.astype(np.float32) / 255)
     if library == "cupy":
         stream = fake_cupy.Stream()  # the caller's current one, with work under way
         with stream:
-            given = cupy.empty(image.shape, np.uint8)
-            stream.queue(lambda: np.copyto(given.values, image))
+            given = cupy.empty(pixels.shape, np.uint8)
+            stream.queue(lambda: np.copyto(given.values, pixels))
     elif library == "dlpack":
         stream = fake_cupy.Stream()
-        given = fake_cupy.DlpackArray(image, stream)
+        given = fake_cupy.DlpackArray(pixels, stream)
     else:
         stream = fake_cupy.Stream.null
-        given = fake_cupy.InterfaceArray(image, stream)
+        given = fake_cupy.InterfaceArray(pixels, stream)
 
     def refuse(self, *arguments: object, **options: object) -> None:
         raise AssertionError("a copy to the host")
@@ -525,7 +543,7 @@ def test_an_image_on_the_gpu_stays_there(
     assert (masks[0] != masks[1]).mean() < 0.01
     # A cutout needs the pixels on the host.
     cut = ours.session(found).add_click(60, 45).cutout()
-    np.testing.assert_array_equal(cut[..., :3], np.where(cut[..., 3:] > 0, image, 0))
+    np.testing.assert_array_equal(cut[..., :3], np.where(cut[..., 3:] > 0, pixels, 0))
 
 
 @pytest.mark.parametrize("image_format", ["GRAY", "BGR", "RGBA", "BGRA"])
@@ -543,31 +561,53 @@ def test_formats_of_images_on_the_gpu(trt, tiny, tmp_path: Path, image_format, d
     np.testing.assert_allclose(memory.host(found.base), memory.host(wanted.base), **RESIZED)
 
 
-def test_channels_that_lie_apart(trt, tiny, image, tmp_path: Path) -> None:
+def test_channels_that_lie_apart(trt, tiny, pixels, tmp_path: Path) -> None:
     ours, _ = both(tiny, tmp_path)
-    given = fake_cupy.DlpackArray(image, fake_cupy.Stream())
-    apart = fake_cupy.DlpackArray(image, fake_cupy.Stream())
-    apart.values = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)
+    given = fake_cupy.DlpackArray(pixels, fake_cupy.Stream())
+    apart = fake_cupy.DlpackArray(pixels, fake_cupy.Stream())
+    apart.values = np.ascontiguousarray(pixels.transpose(2, 0, 1)).transpose(1, 2, 0)
     found = [ours.engines.memory.host(ours.encode(each).base) for each in (given, apart)]
     np.testing.assert_array_equal(*found)
 
 
-def test_images_on_the_gpu_are_checked(trt, tiny, image, tmp_path: Path) -> None:
+def test_images_on_the_gpu_are_checked(trt, tiny, pixels, tmp_path: Path) -> None:
     ours, theirs = both(tiny, tmp_path)
     stream = fake_cupy.Stream()
     for values, error, words in (
-        (image.astype(np.uint16), TypeError, "image: expected uint8, float16 or float32 on a dev"),
-        (image[..., :2], ValueError, r"image: expected \[H, W\] or \[H, W, 1\|3\|4\]"),
+        (pixels.astype(np.uint16), TypeError, "image: expected uint8, float16 or float32 on a dev"),
+        (pixels[..., :2], ValueError, r"image: expected \[H, W\] or \[H, W, 1\|3\|4\]"),
     ):
         with pytest.raises(error, match=words):
             ours.encode(fake_cupy.DlpackArray(values, stream))
     other = ours.engines.memory
     other.index = 1
     with pytest.raises(ValueError, match="image: expected an array on GPU 1, where the model runs"):
-        ours.encode(fake_cupy.DlpackArray(image, stream))
+        ours.encode(fake_cupy.DlpackArray(pixels, stream))
     words = r"image: expected an array in host memory.*DlpackArray on a device.*array.get\(\)"
     with pytest.raises(TypeError, match=words):
-        theirs.encode(fake_cupy.DlpackArray(image, stream))
+        theirs.encode(fake_cupy.DlpackArray(pixels, stream))
+
+
+def test_bytes_on_the_host_are_prepared_on_the_gpu(
+    monkeypatch, trt, tiny, image, pixels, tmp_path: Path
+) -> None:
+    ours, _ = both(tiny, tmp_path)
+    region = (10, 4, 110, 80)
+    wanted = ours.encode(image, region=region)
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("prepared on the host")
+
+    monkeypatch.setattr("trtseg.runtime.pipeline.buffers.prepare", refuse)
+    found = ours.encode(pixels, region=region)
+    memory = ours.engines.memory
+    np.testing.assert_allclose(memory.host(found.base), memory.host(wanted.base), **RESIZED)
+    # what is kept for crops and cutouts stays the caller's own
+    assert found.source.pixels is pixels
+    # rows and pixels that lie apart, in another order of channels
+    turned = ours.encode(pixels[::-1, ::-1, ::-1], "BGR")
+    plain = ours.encode(np.ascontiguousarray(pixels[::-1, ::-1]))
+    np.testing.assert_array_equal(memory.host(turned.base), memory.host(plain.base))
 
 
 def test_engines_are_built_once_and_rebuilt_for_another_tensorrt(

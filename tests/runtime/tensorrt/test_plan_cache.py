@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from trtseg import atomic
+from trtseg.atomic import write_atomically
 from trtseg.errors import EngineError
-from trtseg.runtime import atomic_file
-from trtseg.runtime.atomic_file import write_atomically
 from trtseg.runtime.tensorrt.plan_cache import EngineCache, default_directory
 from trtseg.runtime.tensorrt.plan_key import EngineKey, system_name
 
@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(cache, monkeypatch) -> None:
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic_file.os, "write", full)
+    monkeypatch.setattr(atomic.os, "write", full)
     with pytest.raises(EngineError, match="No space left"):
         cache.store(KEY, PLAN[::-1])
     other = replace(KEY, gpu="other")
@@ -249,14 +249,14 @@ def test_threads_build_once(cache: EngineCache) -> None:
 def test_a_killed_builder_leaves_a_usable_cache(cache: EngineCache) -> None:
     code = """
         import os, sys, time
-        from trtseg.runtime import atomic_file
+        from trtseg import atomic
         from trtseg.runtime.tensorrt.plan_cache import EngineCache
         sys.path.insert(0, sys.argv[2])
         from test_plan_cache import KEY, PLAN
         def stuck(descriptor):
             print("writing", flush=True)
             time.sleep(60)
-        atomic_file.os.fsync = stuck
+        atomic.os.fsync = stuck
         EngineCache(sys.argv[1]).load_or_build(KEY, lambda: (PLAN, {}))
     """
     process = run_python(code, cache.directory, Path(__file__).parent)

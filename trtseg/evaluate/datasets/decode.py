@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from trtseg.atomic import read_file
 from trtseg.errors import DatasetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+LARGEST_BYTES = 2**30
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -23,7 +25,7 @@ def read_bytes(path: Path) -> bytes:
         DatasetError: the file is missing, unreadable, empty or truncated.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path, LARGEST_BYTES)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
     if not data:

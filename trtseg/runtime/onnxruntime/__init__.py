@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,8 @@ import onnxruntime
 
 from trtseg.bundle import Bundle
 from trtseg.errors import BackendUnavailable, EngineError
+from trtseg.machine import physical_cores
+from trtseg.parse import short
 from trtseg.runtime.engine import (
     Availability,
     Engines,
@@ -40,17 +40,6 @@ def availability() -> Availability:
     if "tensorrt-rtx" not in have and rtx_provider.installed():
         have.append("tensorrt-rtx (its plugin is installed)")
     return Availability(True, f"ONNX Runtime {onnxruntime.__version__} for {', '.join(have)}")
-
-
-def physical_cores() -> int:
-    """Cores this process may use, hyperthreads counted once where the system tells."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
-    return max(1, len(cores))
 
 
 def load(
@@ -129,6 +118,8 @@ class OnnxEngine:
         options.log_severity_level = 3
         # The networks run in turn: a pool that kept spinning after its turn would slow the next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Never its own format, which is not checked for what it holds.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         self.name = name
         self._on_cpu = providers == [PROVIDERS["cpu"]]
         try:
@@ -224,4 +215,4 @@ class OnnxBinding:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return short(text.splitlines()[0], 400) if text else type(error).__name__

@@ -14,7 +14,15 @@ import numpy as np
 from trtseg import ops
 from trtseg.bundle import Manifest
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.engine import Array, Binding, Engine, Engines, Memory, Recorder
+from trtseg.runtime.engine import (
+    Array,
+    Binding,
+    Engine,
+    Engines,
+    HostMemory,
+    Memory,
+    Recorder,
+)
 from trtseg.runtime.image import Picture, prepare
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
 from trtseg.runtime.pipeline.recording import Recorded
@@ -93,14 +101,19 @@ class EncodeBuffers:
         self._network = engine.bind({"image": self.image, **outputs}, memory.stream)
 
     def prepare(self, picture: Picture, region: Region) -> None:
-        """Bring a part of an image into the encoder's input, resized and normalised."""
+        """Bring a part of an image into the encoder's input, resized and normalised: on the device
+        where there is one, from the bytes of the image."""
         memory = self._memory
-        if not picture.on_device:
-            prepare(picture, region, self._mean, self._scale, self._staged)
-            memory.copy(self._staged, self.image)
-            return
         y0, x0, y1, x1 = region
         pixels = picture.pixels[y0:y1, x0:x1]
+        if not picture.on_device:
+            if isinstance(memory, HostMemory) or pixels.dtype != np.uint8:
+                prepare(picture, region, self._mean, self._scale, self._staged)
+                memory.copy(self._staged, self.image)
+                return
+            uploaded = memory.empty(pixels.shape, pixels.dtype)
+            memory.copy(pixels, uploaded)
+            pixels = uploaded
         if len(pixels.shape) == 2:
             pixels = pixels[:, :, None]
         elif pixels.strides[2] != pixels.dtype.itemsize:

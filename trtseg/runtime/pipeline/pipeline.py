@@ -17,6 +17,7 @@ from trtseg.runtime.engine import Array, Engine, Engines, on_host
 from trtseg.runtime.image import Picture, working_size
 from trtseg.runtime.pipeline.buffers import Model
 from trtseg.runtime.pipeline.lanes import Lanes
+from trtseg.runtime.pipeline.trial import check_networks
 from trtseg.runtime.prompts import on_grid
 from trtseg.types import Prompt, Region
 
@@ -50,6 +51,7 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
         self.manifest, self.engines, self.model = bundle.manifest, engines, bundle.fingerprint
         self._check_names()
+        check_networks(self.manifest, engines)
         memory = engines.memory
         parameters = {name: memory.array(values) for name, values in bundle.parameters.items()}
         self.stages = Model(self.manifest, engines, parameters)

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trtseg.atomic import read_file, write_atomically
 from trtseg.errors import EngineError
-from trtseg.runtime.atomic_file import write_atomically
 from trtseg.runtime.engine import Progress
 from trtseg.runtime.tensorrt.build_options import BuildOptions, Precision, Profile, resolve_profile
 from trtseg.runtime.tensorrt.build_watch import BuildWatch, make_monitor
 from trtseg.runtime.tensorrt.library import Messages, TensorRT, collect, load_tensorrt
 
 _log = logging.getLogger(__name__)
+
+LARGEST_TIMINGS_BYTES = 256 * 2**20
 # Builds measure kernels and share the process-wide logger: one at a time.
 _one_build = threading.Lock()
 
@@ -276,7 +278,7 @@ def _load_timings(tensorrt: TensorRT, config: Any, path: Path | None) -> Any:
     if path is None or tensorrt.flavour == "tensorrt_rtx":
         return None
     try:
-        known = path.read_bytes()
+        known = read_file(path, LARGEST_TIMINGS_BYTES)
     except OSError:
         known = b""
     timings = config.create_timing_cache(known)

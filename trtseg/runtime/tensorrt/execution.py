@@ -192,15 +192,22 @@ class TensorRTEngine:
         Raises:
             EngineError: a shape does not fit.
         """
+        why = ""
         with collect() as messages:
             profile = self.choose_profile(shapes)
             good = context.set_optimization_profile_async(profile, stream) and all(
                 context.set_input_shape(spec.name, tuple(shapes[spec.name])) for spec in self.inputs
             )
-            missing = context.infer_shapes() if good else []
+            try:
+                missing = context.infer_shapes() if good else []
+            except RuntimeError as error:
+                good, missing, why = False, [], str(error)
         if not good or missing:
-            why = f"{', '.join(missing)} not given" if missing else messages.summary()
-            raise EngineError(f"{self.name}: the input shapes are refused: {why}")
+            if missing:
+                why = f"{', '.join(missing)} not given"
+            raise EngineError(
+                f"{self.name}: the input shapes are refused: {why or messages.summary()}"
+            )
 
 
 class TensorRTBinding:
@@ -222,7 +229,15 @@ class TensorRTBinding:
         for name, array in buffers.items():
             if not self._context.set_tensor_address(name, int(array.data.ptr)):
                 raise EngineError(f"{engine.name}: TensorRT refuses the address of {name}")
-        lane.reserve_scratch(int(self._context.update_device_memory_size_for_shapes()))
+        with collect() as messages:
+            scratch = int(self._context.update_device_memory_size_for_shapes())
+        # 0 is also what a network gives that needs none; an error is logged
+        if scratch == 0 and messages.errors():
+            raise EngineError(
+                f"{engine.name}: TensorRT cannot tell how much memory it needs: "
+                f"{messages.summary()}"
+            )
+        lane.reserve_scratch(scratch)
 
     def run(self) -> None:
         """See `Binding`."""

@@ -4,8 +4,8 @@ A plan runs only with the TensorRT that built it, on the kind of GPU it was buil
 executable code. So a plan is found by the digest of everything it depends on, its SHA-256 is
 checked on the very bytes that are handed out, and a plan that does not match is never loaded.
 
-One entry is three files in the cache folder, named by the digest of the key:
-`DIGEST.plan`, `DIGEST.json` (the sidecar) and `DIGEST.lock` (empty).
+One entry is two files in the cache folder, named by the digest of the key: `DIGEST.plan` and
+`DIGEST.json` (the sidecar); `DIGEST.lock` is there while the plan is built.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from trtseg.atomic import LARGEST_HEAD_BYTES, file_sha256, read_file, write_atomically
 from trtseg.errors import EngineError
-from trtseg.runtime.atomic_file import write_atomically
-from trtseg.runtime.file_lock import locked
-from trtseg.runtime.tensorrt.plan_key import EngineKey, file_sha256
+from trtseg.file_lock import locked
+from trtseg.runtime.tensorrt.plan_key import EngineKey
 
 _log = logging.getLogger(__name__)
 
 SIDECAR_FORMAT = 1
+LARGEST_PLAN_BYTES = 8 * 2**30
 # Where a plan of TensorRT for RTX runs that was built for no card in particular.
 PORTABLE = ("8.6", "8.9", "12.0")
 _ORPHAN_AGE_S = 24 * 3600.0
@@ -329,7 +330,7 @@ class EngineCache:
         if entry.key != key:
             return None, "its sidecar describes another engine"
         try:
-            plan = path.read_bytes()
+            plan = read_file(path, LARGEST_PLAN_BYTES)
         except OSError as error:
             return None, f"the plan cannot be read: {error.strerror}"
         if hashlib.sha256(plan).hexdigest() != entry.sha256:
@@ -365,10 +366,10 @@ def _entry(path: Path, size_bytes: int, used_at: float) -> CacheEntry:
         return CacheEntry(path, size_bytes, used_at, None, None, {}, problem)
 
     try:
-        sidecar = json.loads(path.with_suffix(".json").read_bytes())
+        sidecar = json.loads(read_file(path.with_suffix(".json"), LARGEST_HEAD_BYTES))
     except FileNotFoundError:
         return broken("its sidecar is missing")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return broken("its sidecar cannot be read")
     if not isinstance(sidecar, dict) or sidecar.get("format") != SIDECAR_FORMAT:
         return broken(f"its sidecar is not of format {SIDECAR_FORMAT}")

@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +45,3 @@ class EngineKey:
 def system_name() -> str:
     """Operating system and processor as they enter the key."""
     return f"{platform.system()}-{platform.machine()}".lower()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

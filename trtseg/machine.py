@@ -1,4 +1,4 @@
-"""What a measurement was made on, in enough detail to repeat it."""
+"""The machine: what a measurement was made on, in enough detail to repeat it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from trtseg.runtime.onnxruntime import physical_cores
+from trtseg import __version__
 
-_PACKAGES = (
-    "trtseg", "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch",
-    "tensorrt", "tensorrt-rtx", "cupy-cuda12x", "cupy-cuda13x",
+# Whose versions matter to a measurement; nothing is imported to find them.
+PACKAGES = (
+    "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch",
+    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "cupy-cuda12x", "cupy-cuda13x",
 )  # fmt: skip
 
 
 def describe() -> dict[str, Any]:
-    """The machine as plain values; what cannot be found out is left out."""
+    """The machine and this version of trtseg as plain values; what cannot be found out is left out.
+    """
     facts: dict[str, Any] = {
+        "trtseg": __version__,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "cpu": _cpu_name(),
-        "physical_cores": physical_cores(),
+        "processor": processor_name(),
+        "cores": physical_cores(),
         "logical_cores": os.cpu_count(),
-        "packages": _packages(),
+        "packages": packages(),
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -38,6 +41,17 @@ def describe() -> dict[str, Any]:
     return facts
 
 
+def physical_cores() -> int:
+    """Cores this process may use, hyperthreads counted once where the system tells."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
+    return max(1, len(cores))
+
+
 def peak_memory_mib() -> float | None:
     """Peak resident memory of this process; None where the system does not tell."""
     try:
@@ -48,7 +62,8 @@ def peak_memory_mib() -> float | None:
     return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
 
 
-def _cpu_name() -> str:
+def processor_name() -> str:
+    """The processor's model, as far as the system tells."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -58,9 +73,10 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
+    """Versions of those of `PACKAGES` that are installed."""
     found = {}
-    for name in _PACKAGES:
+    for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -33,8 +33,7 @@ def _try_lock(descriptor: int) -> bool:
 def locked(path: Path, *, stop_waiting: Callable[[], bool] | None = None) -> Iterator[bool]:
     """Hold the lock of `path` for the length of a `with` block.
 
-    The file is created when missing and stays behind, empty: removing it would let a second
-    process lock a file of the same name that the first no longer sees.
+    The file is made for the lock, and gone afterwards (on Windows, unless another waits for it).
 
     Args:
         path: the lock file; its folder exists.
@@ -46,14 +45,35 @@ def locked(path: Path, *, stop_waiting: Callable[[], bool] | None = None) -> Ite
     Raises:
         OSError: the file cannot be created, or the file system knows no locks.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-    try:
-        held = _try_lock(descriptor)
-        while not held:
-            if stop_waiting is not None and stop_waiting():
-                break
-            time.sleep(_POLL_S)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    while True:
+        descriptor = os.open(path, flags, 0o600)
+        try:
             held = _try_lock(descriptor)
-        yield held
-    finally:
-        os.close(descriptor)
+            while not held and not (stop_waiting is not None and stop_waiting()):
+                time.sleep(_POLL_S)
+                held = _try_lock(descriptor)
+            if held and not _is_at(path, descriptor):
+                continue  # its last holder removed it: the lock is on another file by now
+            try:
+                yield held
+            finally:
+                if held and sys.platform != "win32":
+                    _remove(path)
+            break
+        finally:
+            os.close(descriptor)
+    if held and sys.platform == "win32":  # removes no file that is open
+        _remove(path)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

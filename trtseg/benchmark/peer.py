@@ -1,9 +1,9 @@
 """How long a peer takes: MobileSAM (Zhang et al. 2023), which encodes once and then answers clicks.
 
     python -m venv peer && peer/bin/pip install ultralytics
-    python benchmarks/latency.py --peer-python peer/bin/python --output latency
+    trtseg bench lite --peer peer/bin/python
 
-`latency.py` runs this file with the interpreter of an environment of the peer's own, which brings
+`trtseg bench` runs this file with the interpreter of an environment of the peer's own, which brings
 its own OpenCV and torch, and reads the result back; trtseg is not needed there. The weights are
 random, which does not change the time: nothing is downloaded. As in its own predictor, the image is
 encoded at 1024 x 1024 pixels, and a click is a pass of prompt encoder and mask decoder over all
@@ -34,9 +34,8 @@ def main() -> int:
                         help=".npz: uint8 `image` [H, W, 3], RGB, and `clicks` [N, 3], x, y, label")
     parser.add_argument("result", type=Path, help="JSON to write")
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--clicks", type=int, required=True, help="measured clicks")
-    parser.add_argument("--encodes", type=int, required=True, help="measured encodes")
-    parser.add_argument("--seconds", type=float, required=True, help="end a phase after this long")
+    parser.add_argument("--repeats", type=int, required=True,
+                        help="measured encodes, and rounds through the clicks")
     args = parser.parse_args()
     try:
         network, note = load(args.threads, args.job.parent)
@@ -45,7 +44,7 @@ def main() -> int:
         return 0
     with np.load(args.job) as job:
         image, clicks = job["image"], job["clicks"]
-    phases = measure(network, image, clicks, args)
+    phases = measure(network, image, clicks, args.repeats)
     args.result.write_text(json.dumps({"phases": phases, "note": note}))
     return 0
 
@@ -70,7 +69,7 @@ def load(threads: int, folder: Path) -> tuple[Any, str]:
 
 
 def measure(
-    network: Any, image: np.ndarray, clicks: np.ndarray, args: argparse.Namespace
+    network: Any, image: np.ndarray, clicks: np.ndarray, repeats: int
 ) -> dict[str, list[float]]:
     """Milliseconds of encodes and of clicks.
 
@@ -78,7 +77,7 @@ def measure(
         network: of Segment Anything's parts: image_encoder, prompt_encoder, mask_decoder.
         image: uint8 [H, W, 3], RGB.
         clicks: float [N, 3], (x, y, label); made one after the other, then again from the first.
-        args: clicks, encodes and seconds.
+        repeats: encodes, and rounds through the clicks.
     """
     import torch
 
@@ -94,12 +93,12 @@ def measure(
         number += 1
 
     with torch.inference_mode():
-        timed(lambda: encode(network, image), WARM_UP, args.seconds)
-        encodes = timed(lambda: encode(network, image), args.encodes, args.seconds)
+        timed(lambda: encode(network, image), WARM_UP)
+        encodes = timed(lambda: encode(network, image), repeats)
         encoded = encode(network, image)
-        timed(click, WARM_UP, args.seconds)
+        timed(click, WARM_UP)
         number = 0
-        return {"encode": encodes, "click": timed(click, args.clicks, args.seconds)}
+        return {"encode": encodes, "click": timed(click, repeats * len(clicks))}
 
 
 def encode(network: Any, image: np.ndarray) -> Any:
@@ -141,11 +140,10 @@ def fitted(size: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def timed(call: Callable[[], object], count: int, seconds: float) -> list[float]:
-    """As in `latency.py`."""
+def timed(call: Callable[[], object], count: int) -> list[float]:
+    """Milliseconds of each call."""
     samples: list[float] = []
-    end = perf_counter() + seconds
-    while len(samples) < count and (len(samples) < 2 or perf_counter() < end):
+    for _ in range(count):
         start = perf_counter()
         call()
         samples.append((perf_counter() - start) * 1e3)

@@ -1,0 +1,65 @@
+"""`benchmarks/gpu_acceptance.sh --dry-run`: every line that needs no GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_acceptance.sh"
+posix = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(SCRIPT), *map(str, arguments)],
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@posix
+def test_a_dry_run_writes_one_page(tmp_path: Path) -> None:
+    done = run(tmp_path / "out", "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [step["step"] for step in found["steps"]] == [
+        "machine", "clicks", "ops", "convolutions", "bench-lite", "bench-full", "kernels",
+    ]  # fmt: skip
+    assert {step["status"] for step in found["steps"]} == {0}
+    assert set(found["results"]) == {"bench-lite", "bench-full", "convolutions"}
+    page = (tmp_path / "out" / "summary.md").read_text()
+    for words in ("| clicks | passed |", "bench-lite, 60x80", "| f, dilation 128 |", "| click |"):
+        assert words in page
+    assert "== ops: status 0" in (tmp_path / "out" / "log.txt").read_text()
+
+
+@posix
+def test_a_failing_step_stops_no_other(tmp_path: Path) -> None:
+    """An interpreter that fails at everything but the summary."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *gpu_summary*) exec {sys.executable} "$@";; esac\nexit 3\n'
+    )
+    python.chmod(0o755)
+    done = run(tmp_path / "out", "--dry-run", PYTHON=str(python))
+    assert done.returncode == 1
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(found["steps"]) == 7
+    assert {step["status"] for step in found["steps"]} == {3}
+    assert "| clicks | failed: status 3 |" in (tmp_path / "out" / "summary.md").read_text()
+
+
+@posix
+def test_usage_is_said() -> None:
+    assert "gpu_acceptance.sh OUT [--dry-run]" in run().stdout
+    assert run().returncode == 2
