@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from trtseg.nn.network import LatentDiversity, normalisation
-from trtseg.nn.vgg19 import VGG19
+from trtseg.nn.vgg import VGG
 
 FACTOR = 1 / 255
 # FP16 ends at 65,504: room for images with larger features than the one that is tried
@@ -18,7 +18,7 @@ _SIZE = (256, 320)
 
 
 def fit_features_to_half(network: LatentDiversity) -> float:
-    """Divide VGG-19's features by 255, in place, where they are too large for FP16.
+    """Divide VGG's features by 255, in place, where they are too large for FP16.
 
     Its features grow to tens of thousands on pixels of 0 to 255, as its published weights take
     them. Training scales them down as it begins; weights from elsewhere may not be. The
@@ -27,7 +27,7 @@ def fit_features_to_half(network: LatentDiversity) -> float:
     Returns:
         The factor that the features now have to what they were: 1 where nothing was done.
     """
-    if network.encoder is None or not isinstance(network.encoder.backbone, VGG19):
+    if network.encoder is None or not isinstance(network.encoder.backbone, VGG):
         return 1.0
     encoder = network.encoder
     with torch.no_grad():

@@ -250,6 +250,15 @@ def test_summary_by_hand():
     assert result["seconds_per_click"] == pytest.approx((10 + 4) / 2 / 1000)
     assert result["click_ms"]["median"] == 2.0
     assert "best_iou" not in result
+    assert "held" not in result
+
+
+def test_corrections_held_are_those_after_the_last_click():
+    records = [record("a", [0.5, 0.9, 0.9]), record("b", [0.9] * 3)]
+    records[0].obeyed, records[1].obeyed = [1, 2, 2], [1]
+    result = summarise_records(records, (0.85,), resamples=50)
+    assert result["held"] == pytest.approx(3 / 4)  # 2 of 3 and 1 of 1
+    assert result["obeyed"] == pytest.approx(6 / 7, abs=1e-4)  # 1 of 1, 2 of 2, 2 of 3; 1 of 1
 
 
 def test_cases_are_the_worst_and_the_median():

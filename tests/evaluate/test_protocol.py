@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import StandardClicker
 from trtseg.evaluate.datasets import open_dataset
 from trtseg.evaluate.protocol import best_candidate_iou, record_object
@@ -103,3 +104,31 @@ def test_bad_number_of_clicks():
     sample = sample_of([[1]])
     with pytest.raises(ValueError, match="max_clicks"):
         record_object(Script([]), sample, StandardClicker(sample.mask), 0)
+
+
+class MaskScript(Script):
+    """A script that can go on from a mask."""
+
+    def set_mask(self, mask):
+        self.given = mask
+
+
+def test_a_given_mask_is_corrected_from_the_first_click_on(tmp_path):
+    sample = sample_of([[1, 1, 1, 1, 1, 0, 0]])
+    sample.initial_mask = np.array([[1, 1, 0, 0, 0, 0, 1]], bool)
+    session = MaskScript([np.array([row], np.uint8) for row in ([1, 1, 1, 1, 0, 0, 0],) * 2])
+    run = record_object(session, sample, StandardClicker(sample.mask), 2, from_mask=True)
+    np.testing.assert_array_equal(session.given, sample.initial_mask)
+    # what the given mask has too much (a tie is negative), then what the answer misses
+    assert session.clicks == [(6, 0, False), (4, 0, True)]
+    np.testing.assert_allclose(run.ious, [4 / 5, 4 / 5])
+
+
+def test_a_given_mask_needs_a_mask_and_a_method_that_takes_it():
+    sample = sample_of([[1, 1, 0]])
+    sample.initial_mask = np.array([[1, 0, 0]], bool)
+    with pytest.raises(ValueError, match="expected a method that can begin with a mask"):
+        record_object(Script([]), sample, StandardClicker(sample.mask), from_mask=True)
+    sample.initial_mask, sample.source = None, SimpleNamespace(annotation="masks/a.png")
+    with pytest.raises(DatasetError, match=r"masks/a\.png: there is no mask to begin with"):
+        record_object(MaskScript([]), sample, StandardClicker(sample.mask), from_mask=True)

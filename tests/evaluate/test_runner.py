@@ -5,6 +5,7 @@ import os
 import signal
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 
@@ -241,7 +242,7 @@ def test_data_specs():
 
 @pytest.mark.parametrize("end", [":wrong", ":wrong:train"])
 def test_an_unknown_layout_is_told(data, end):
-    with pytest.raises(DatasetError, match=r"'wrong' is none of the known layouts \(coco, f"):
+    with pytest.raises(DatasetError, match=r"'wrong' is none of the known layouts \(ade20k, b"):
         DataSpec.parse(f"{data}{end}").open(0.0)
     with pytest.raises(DatasetError, match="no such file or folder"):
         DataSpec.parse(f"{data}er{end}").open(0.0)
@@ -258,3 +259,22 @@ def test_bad_configurations(changes):
     name = next(iter(changes)).removesuffix("s")
     with pytest.raises(ValueError, match=name):
         EvaluationConfig(**{"model": "lite", "data": (DataSpec("a"),), **changes})
+
+
+def test_a_model_begins_with_the_given_mask(tmp_path):
+    root = write_folder(tmp_path / "faulty", 1, (96, 96))
+    labels = cv2.imread(str(root / "masks" / "00.png"), cv2.IMREAD_GRAYSCALE)
+    labels[:, :20][labels[:, :20] == 1] = 0  # the first object's half
+    (root / "init_masks").mkdir()
+    cv2.imwrite(str(root / "init_masks" / "00.png"), labels)
+    config = EvaluationConfig("lite", (DataSpec(str(root)),), protocol="given-mask", clicks=1)
+    run = RunDirectory(tmp_path / "run")
+    run.start(make_header(config, load_method(config), config.open_data()))
+    evaluate(config, run, progress=False)
+    first, second = run.records("faulty")
+    # nothing is wrong with the second object's mask: no click, and it is right from the start
+    assert (len(first.clicks), len(second.clicks)) == (1, 0)
+    assert first.clicks[0][2]
+    assert second.ious == [1.0]
+    with pytest.raises(ValueError, match="expected a method that can begin with a mask"):
+        evaluate(config, RunDirectory(tmp_path / "other"), method=DiskMethod(), progress=False)

@@ -227,7 +227,7 @@ def test_every_cell_of_a_pyramid_sees_the_whole_image():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "vgg16"}, "encoder: expected one of vgg19"),
+        ({"encoder": "vgg11"}, "encoder: expected one of vgg19"),
         ({"candidates": 0}, "candidates: expected at least 1, got 0"),
         ({"base_stride": 4}, "image_term: needs base_stride 1"),
         ({"encoder": "none", "image_term": False}, "needs image_term"),

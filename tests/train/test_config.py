@@ -55,7 +55,7 @@ def with_value(place, value):
         ("crop.size", 100, "config.crop.size: expected a multiple of 32"),
         ("loss.kind", "dice", "config.loss.kind: expected one of jaccard"),
         ("data.weights", {"a": "b"}, "config.data.weights.a: expected a finite number"),
-        ("data.layout", "imagenet", "config.data.layout: expected one of folder"),
+        ("data.layout", "imagenet", "config.data.layout: expected one of "),
         ("data", [], "config.data: expected at least one source"),
         ("clicks.margins", [], "config.clicks.margins: expected distances"),
         ("validation.every", 0, "config.validation.every: expected at least 1"),

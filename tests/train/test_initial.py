@@ -13,9 +13,10 @@ from trtseg import bundle as bundles
 from trtseg.errors import CheckpointError
 from trtseg.nn.bundle_weights import bundle_weights, load_network
 from trtseg.nn.checkpoint import save_checkpoint
-from trtseg.nn.network import LatentDiversity
+from trtseg.nn.config import NetworkConfig
+from trtseg.nn.network import LatentDiversity, normalisation
 from trtseg.train.config import read_config
-from trtseg.train.latent_diversity import initialise
+from trtseg.train.latent_diversity import balance_levels, initialise
 
 
 def test_bundle_gives_the_network_it_was_made_of():
@@ -89,3 +90,17 @@ def test_paths_start_at_the_configuration(given, expected, config, tmp_path):
     (tmp_path / "c.json").write_text(json.dumps(values))
     folder = tmp_path.resolve()
     assert read_config(tmp_path / "c.json").initial_weights == expected.format(folder=folder)
+
+
+def test_levels_of_a_new_network_vary_alike():
+    torch.manual_seed(0)
+    network = LatentDiversity(NetworkConfig(encoder="mobilenet_v2", width=16))
+    with torch.no_grad():
+        network.encoder.projections[1].weight *= 0.001  # as of a backbone with small features
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    balance_levels(network, image)
+    mean, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in normalisation(network.config))
+    with torch.no_grad():
+        levels = network.encoder((image[None].float() - mean) * scale)
+    for level in levels:
+        assert float(level.std()) == pytest.approx(5**-0.5, rel=1e-3)

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from trtseg.train.parallel import Parallel
 from trtseg.train.randomness import StepRandomness
 from trtseg.train.trainer import Trainer
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LITE = {
     "encoder": "mobilenet_v2", "base_stride": 4, "image_term": False, "click_map": "gaussian",
     "previous_mask": True, "width": 8, "dilations": [1, 2], "residual": True, "candidates": 3,
@@ -43,6 +45,25 @@ def stop_after(steps):
     """A `stopped` for `Trainer.run` that turns true after so many steps."""
     left = iter(range(steps - 1))
     return lambda: next(left, None) is None
+
+
+def test_the_papers_network_on_vgg16_trains(config, tmp_path):
+    """`configs/full.json` for a step of each stage, with everything small but the encoder."""
+    values = json.loads((CONFIGS / "full.json").read_text())
+    del values["data"], values["initial_weights"]
+    values["network"] |= {
+        "width": 8, "dilations": [1, 2, 1], "select_width": 8, "select_dilations": [1, 1],
+    }  # fmt: skip
+    values["crop"] |= {"size": 64, "object_side": [20, 60]}
+    for stage in values["stages"]:
+        stage["steps"] = 1
+    trained = trainer(config(**values), tmp_path / "run")
+    before = copy.deepcopy(trained.task.network.state_dict())
+    assert trained.run()
+    after = trained.task.network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith("encoder.backbone.") for name in changed)  # it is frozen
+    assert {"encoder.projections.4.weight", "guidance_weight", "select.head.weight"} <= changed
 
 
 @pytest.mark.parametrize("stop", [2, 4, 5, 6])

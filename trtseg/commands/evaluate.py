@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from trtseg.evaluate.records import RunDirectory
 
 _EPILOG = """\
-data sets: PATH[:LAYOUT[:SUBSET]] with the layouts folder, grabcut, berkeley, davis, sbd, voc and
-coco; without a layout it is detected.
+data sets: PATH[:LAYOUT[:SUBSET]] with the layouts LAYOUTS; without one it is detected, where a
+folder's names tell.
 
 output: run.json, objects/ (one file per object), results.json, objects.csv, curves as PNG and SVG,
 and report.html with the worst and the median cases. In objects.csv, clicks@q is the limit where q
@@ -34,10 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on `parser`."""
     from trtseg.evaluate.clicks import PROTOCOLS
     from trtseg.evaluate.configuration import ADAPTATIONS
+    from trtseg.evaluate.datasets import LAYOUTS
     from trtseg.evaluate.datasets.shifts import SHIFTS
     from trtseg.evaluate.methods import BASELINES
 
-    parser.epilog = _EPILOG
+    parser.epilog = _EPILOG.replace("LAYOUTS", ", ".join(LAYOUTS), 1)
     parser.add_argument("--model", default="lite", metavar="NAME",
                         help="a model, the path of a bundle, a checkpoint of `trtseg "
                         f"train-corrections`, or a baseline: {', '.join(BASELINES)} (lite)")

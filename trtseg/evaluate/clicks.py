@@ -1,5 +1,8 @@
 """Simulated users: where the next click goes, given the object and the current mask.
 
+The "given-mask" protocol (DAVIS-585, Chen et al. 2022) is the standard one from a faulty mask on:
+`protocol.record_object` shows it to the method, and the first click corrects it.
+
 A clicker is made for one object and asked for one click after the other. It never clicks a void
 pixel and never the same pixel twice, and answers None when no error is left to click on.
 """
@@ -22,6 +25,7 @@ PROTOCOLS = (
     "random",
     "jitter",
     "boundary",
+    "given-mask",
 )
 
 
@@ -230,7 +234,7 @@ def make_clicker(protocol: str, mask: np.ndarray, *, seed: int = 0, name: str = 
     Raises:
         ValueError: an unknown protocol.
     """
-    if protocol == "standard":
+    if protocol in ("standard", "given-mask"):
         return StandardClicker(mask)
     if protocol == "continuous-adaptation":
         return CentreClicker(mask)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
+from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import Clicker
 from trtseg.evaluate.datasets.dataset import Sample
 from trtseg.evaluate.metrics import iou
@@ -24,6 +25,13 @@ class SessionLike(Protocol):
     """
 
     def add_click(self, x: float, y: float, positive: bool = True) -> Any: ...
+
+
+@runtime_checkable
+class MaskSessionLike(SessionLike, Protocol):
+    """A session that can go on from a mask, bool [H, W] of the image's size."""
+
+    def set_mask(self, mask: np.ndarray) -> Any: ...
 
 
 @dataclass
@@ -58,6 +66,7 @@ def record_object(
     *,
     stop_at: float | None = None,
     keep_masks: bool = False,
+    from_mask: bool = False,
 ) -> ObjectRun:
     """Let a simulated user segment one object.
 
@@ -69,14 +78,17 @@ def record_object(
         stop_at: end once this IoU is reached and continue the list with it. NoC of targets up to
             `stop_at` is unchanged; IoU@k is not, so leave it None to report that.
         keep_masks: keep the mask after each click, for pictures.
+        from_mask: begin with the sample's initial mask.
 
     Raises:
-        ValueError: max_clicks < 1, or a mask that is not of the image's size.
+        DatasetError: the sample has no initial mask.
+        ValueError: max_clicks < 1, a mask that is not of the image's size, or a method that
+            cannot begin with one.
     """
     if max_clicks < 1:
         raise ValueError(f"max_clicks: expected at least 1, got {max_clicks}")
     run = ObjectRun()
-    predicted: np.ndarray | None = None
+    predicted = _begin_with_mask(session, sample) if from_mask else None
     while len(run.clicks) < max_clicks:
         click = clicker.next_click(predicted)
         if click is None:
@@ -103,6 +115,16 @@ def record_object(
     if run.best_ious:
         run.best_ious += [run.best_ious[-1]] * (max_clicks - len(run.best_ious))
     return run
+
+
+def _begin_with_mask(session: SessionLike, sample: Sample) -> np.ndarray:
+    mask = sample.initial_mask
+    if mask is None:
+        raise DatasetError(f"{sample.source.annotation}: there is no mask to begin with")
+    if not isinstance(session, MaskSessionLike):
+        raise ValueError("protocol: expected a method that can begin with a mask")
+    session.set_mask(mask)
+    return mask
 
 
 def best_candidate_iou(prediction: Any, mask: np.ndarray) -> float | None:

@@ -145,6 +145,7 @@ def run_image(
                 config.clicks,
                 stop_at=max(config.targets) if config.stop_at_target else None,
                 keep_masks=True,
+                from_mask=config.protocol == "given-mask",
             )
         record = ObjectRecord.from_run(task.data, index, sample.name, result)
         record.encode_ms = round(encode_ms, 3)

@@ -171,6 +171,13 @@ def _obeyed(measured: Measured) -> float | None:
     return round(sum(sum(r.obeyed) for r in measured.records) / asked, 4) if asked else None
 
 
+def _held(measured: Measured) -> float | None:
+    """Share of an object's clicked pixels that have the clicked label after its last click."""
+    kept = sum(record.obeyed[-1] for record in measured.records if record.obeyed)
+    asked = sum(len(record.obeyed) for record in measured.records)
+    return round(kept / asked, 4) if asked else None
+
+
 def _click_ms(measured: Measured) -> dict[str, float] | None:
     return _spread([value for record in measured.records for value in record.click_ms])
 
@@ -203,6 +210,7 @@ METRICS = (
     Metric("iou_1", lambda m: {str(record.index): record.ious[0] for record in m.records}),
     Metric("best_iou", _best_iou, _one("best_iou", "best@1", lambda v: f"{v[0]:.3f}")),
     Metric("obeyed", _obeyed, _one("obeyed", "obeyed", lambda v: f"{v:.1%}")),
+    Metric("held", _held, _one("held", "held at the end", lambda v: f"{v:.1%}")),
     Metric("encode_ms", _encode_ms, _one("encode_ms", "encode ms", lambda v: f"{v['median']:.0f}")),
     Metric("click_ms", _click_ms, _one("click_ms", "click ms", lambda v: f"{v['median']:.0f}")),
     Metric("seconds_per_click", _seconds_per_click,

@@ -7,7 +7,7 @@ from typing import Any
 
 from trtseg.parse import build
 
-ENCODERS = ("vgg19", "mobilenet_v2", "efficientnet_lite2", "none")
+ENCODERS = ("vgg19", "vgg16", "mobilenet_v2", "efficientnet_lite2", "none")
 SEGMENTERS = ("can", "unet", "pyramid")
 SELECTORS = ("network", "rank")
 CLICK_MAPS = ("point", "gaussian", "none")

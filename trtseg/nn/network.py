@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn import efficientnet_lite, mobilenet, vgg19
+from trtseg.nn import efficientnet_lite, mobilenet, vgg
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.pyramid import Neck, PyramidNetwork
 from trtseg.nn.select import SelectionNetwork
 from trtseg.nn.unet import UNet
 
-Backbone = vgg19.VGG19 | mobilenet.MobileNetV2 | efficientnet_lite.EfficientNetLite2
-_BACKBONES: dict[str, type[Backbone]] = {
-    "vgg19": vgg19.VGG19,
+Backbone = vgg.VGG | mobilenet.MobileNetV2 | efficientnet_lite.EfficientNetLite2
+_BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "vgg16": partial(vgg.VGG, 16),
+    "vgg19": partial(vgg.VGG, 19),
     "mobilenet_v2": mobilenet.MobileNetV2,
     "efficientnet_lite2": efficientnet_lite.EfficientNetLite2,
 }
 _NORMALISATION = {
-    "vgg19": (vgg19.MEAN, vgg19.SCALE),
+    "vgg16": (vgg.MEAN, vgg.SCALE),
+    "vgg19": (vgg.MEAN, vgg.SCALE),
     "mobilenet_v2": (mobilenet.MEAN, mobilenet.SCALE),
     "efficientnet_lite2": (efficientnet_lite.MEAN, efficientnet_lite.SCALE),
     "none": (mobilenet.MEAN, mobilenet.SCALE),

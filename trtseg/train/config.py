@@ -153,9 +153,10 @@ class TrainConfig:
         network: what is trained.
         data: where the images come from; in JSON one source may stand for a list of one.
         stages: in order; the paper's are "segment", then "select".
-        initial_weights: ImageNet weights of the encoder (a path, or the URL of torchvision's
-            VGG-19), or a network of ours to start from: a checkpoint folder, or "bundle:" and
-            the name or path of a bundle; None begins at random.
+        initial_weights: weights of the encoder (a path, of which ".h5" is read by
+            `VGG.load_hed`, or the URL of torchvision's VGG), or a network of ours to start from:
+            a checkpoint folder, or "bundle:" and the name or path of a bundle; None begins at
+            random.
         initial_encoder_only: of a network of ours, take the encoder alone.
         batch: crops per step and process.
         bf16: run the networks in bfloat16 where the device has units for it; the losses stay

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -16,7 +17,7 @@ from trtseg.nn.checkpoint import assign
 from trtseg.nn.checkpoint import weights as checkpoint_weights
 from trtseg.nn.efficientnet_lite import EfficientNetLite2
 from trtseg.nn.mobilenet import MobileNetV2
-from trtseg.nn.network import LatentDiversity
+from trtseg.nn.network import Encoder, LatentDiversity, normalisation
 from trtseg.train.config import BUNDLE_PREFIX, TrainConfig
 from trtseg.train.data import Batch, Crops, StepSampler, collate
 from trtseg.train.images import LabelledImages
@@ -36,6 +37,9 @@ class LatentDiversityTask:
         self.network = LatentDiversity(config.network)
         if config.initial_weights is not None:
             initialise(self.network, config.initial_weights, config.initial_encoder_only)
+            if not is_ours(config.initial_weights):
+                image, _, _ = self._crops()[0]
+                balance_levels(self.network, torch.from_numpy(np.ascontiguousarray(image)))
 
     def stages(self, world: int) -> Sequence[Stage]:
         config = self.config
@@ -57,14 +61,18 @@ class LatentDiversityTask:
     def batches(
         self, first: int, count: int, parallel: Parallel, workers: int
     ) -> Iterable[Batch]:
-        config = self.config
-        crops = Crops(
-            self.images, config.crop, config.clicks, config.network.base_stride, config.seed
+        sampler = StepSampler(
+            first, first + count, self.config.batch, parallel.rank, parallel.world
         )
-        sampler = StepSampler(first, first + count, config.batch, parallel.rank, parallel.world)
         return DataLoader(
-            crops, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+            self._crops(), batch_sampler=sampler, collate_fn=collate, num_workers=workers,
             worker_init_fn=ignore_interruption,
+        )
+
+    def _crops(self) -> Crops:
+        config = self.config
+        return Crops(
+            self.images, config.crop, config.clicks, config.network.base_stride, config.seed
         )
 
     def validate(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, float] | None:
@@ -87,7 +95,7 @@ def _trained(stage: Stage) -> str:
 
 
 def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> None:
-    """Load ImageNet weights (a file, or torchvision's URL), or a network of ours.
+    """Load a backbone's weights (a file, or torchvision's URL), or a network of ours.
 
     A network of ours may have more candidates than `network`: their order is a ranking (LD
     eq. 7), so that the first of them are taken, and g begins anew.
@@ -99,9 +107,10 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
 
     Raises:
         BundleError, CheckpointError: the source is missing, damaged or of another network.
+        BackendUnavailable: h5py is missing.
         ValueError: the network has no encoder that could take them.
     """
-    if source.startswith(BUNDLE_PREFIX) or Path(source).is_dir():
+    if is_ours(source):
         if source.startswith(BUNDLE_PREFIX):
             _, state = bundle_weights(bundles.read(source.removeprefix(BUNDLE_PREFIX)))
         else:
@@ -119,14 +128,38 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
     backbone = network.encoder.backbone
     if isinstance(backbone, MobileNetV2 | EfficientNetLite2):
         backbone.load_imagenet(source)
-    elif source.endswith(".npz"):
-        backbone.load_caffe(source)
-        # Caffe's network was trained on 0..255: its features reach the thousands
-        backbone.scale_features(1 / 255)
+    elif source.endswith(".h5"):
+        backbone.load_hed(source)
     elif "://" in source:
         backbone.load_torchvision_url(source)
     else:
         backbone.load_torchvision_file(source)
+
+
+def is_ours(source: str) -> bool:
+    """Whether initial weights are those of a network of ours, not of a backbone."""
+    return source.startswith(BUNDLE_PREFIX) or Path(source).is_dir()
+
+
+def balance_levels(network: LatentDiversity, image: Tensor) -> None:
+    """Scale the projections until every level that is summed varies alike on an image.
+
+    Backbones differ in the size of their features: where these are small, f would see little but
+    the image for its first thousand steps. (LSUV, Mishkin and Matas 2016, of this one layer.)
+
+    Args:
+        network: with a new `Encoder`; others are left alone.
+        image: uint8 [3, h, w], any photograph.
+    """
+    encoder = network.encoder
+    if not isinstance(encoder, Encoder):
+        return
+    mean, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in normalisation(network.config))
+    with torch.no_grad():
+        levels = encoder((image[None].float() - mean) * scale)
+        for projection, level in zip(encoder.projections, levels, strict=True):
+            spread = level.std().clamp_min(1e-6)
+            projection.get_parameter("weight").mul_(len(levels) ** -0.5 / spread)
 
 
 def _first_candidates(network: LatentDiversity, state: dict[str, Tensor]) -> dict[str, Tensor]:

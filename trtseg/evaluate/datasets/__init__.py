@@ -1,4 +1,4 @@
-"""Readers of labelled images: plain folders, GrabCut, Berkeley, DAVIS, SBD, VOC and COCO.
+"""Readers of labelled images: plain folders, and the layouts of published data sets.
 
 `open_dataset` is the one entry point; every layout yields the same `Dataset`.
 """

@@ -30,7 +30,7 @@ class CocoImage(LabelledImage):
     def annotation(self) -> Path:
         return self._annotation
 
-    def _annotations(self) -> tuple[dict[int, dict], list[dict]]:
+    def annotations(self) -> tuple[dict[int, dict], list[dict]]:
         """Objects by label, and crowds."""
         records = self._index.loadAnns(self._index.getAnnIds(imgIds=[self._record["id"]]))
         records = sorted(records, key=lambda record: record["id"])
@@ -42,6 +42,10 @@ class CocoImage(LabelledImage):
             )
         crowds = [record for record in records if record.get("iscrowd", 0)]
         return dict(enumerate(objects, start=1)), crowds
+
+    def category(self, record: dict) -> str:
+        """The name of an object's class."""
+        return str(self._index.cats[record["category_id"]]["name"])
 
     def _rasterise(self, record: dict) -> np.ndarray:
         try:
@@ -62,7 +66,7 @@ class CocoImage(LabelledImage):
         return void
 
     def read_labels(self) -> np.ndarray:
-        objects, crowds = self._annotations()
+        objects, crowds = self.annotations()
         labels = np.zeros((self._record["height"], self._record["width"]), np.uint8)
         labels[self._void(crowds)] = VOID
         masks = {label: self._rasterise(record) for label, record in objects.items()}
@@ -71,7 +75,7 @@ class CocoImage(LabelledImage):
         return labels
 
     def read_mask(self, label: int) -> np.ndarray:
-        objects, crowds = self._annotations()
+        objects, crowds = self.annotations()
         if label not in objects:
             raise DatasetError(f"{self._annotation}: image {self.name} has no object {label}")
         mask = np.zeros((self._record["height"], self._record["width"]), np.uint8)
@@ -80,13 +84,13 @@ class CocoImage(LabelledImage):
         return mask
 
     def object_areas(self) -> dict[int, float]:
-        objects, _ = self._annotations()
+        objects, _ = self.annotations()
         total = self._record["height"] * self._record["width"]
         areas = {label: float(self._rasterise(record).sum()) for label, record in objects.items()}
         return {label: area / total for label, area in areas.items() if area > 0}
 
 
-def find_coco(annotation: Path, images: Path) -> list[LabelledImage]:
+def find_coco(annotation: Path, images: Path) -> list[CocoImage]:
     """All images of an annotation file, by ascending file name.
 
     Raises:
@@ -116,7 +120,7 @@ def find_coco(annotation: Path, images: Path) -> list[LabelledImage]:
         ) from None
     if not files:
         raise DatasetError(f"{annotation}: lists no image")
-    found: list[LabelledImage] = []
+    found = []
     for (file_name, _, _), record in zip(files, records, strict=True):
         path = images / file_name
         if not path.is_file():
@@ -126,7 +130,12 @@ def find_coco(annotation: Path, images: Path) -> list[LabelledImage]:
     return found
 
 
-def _find_coco(root: Path, subset: str | None) -> list[LabelledImage]:
+def open_coco(root: Path, subset: str | None) -> list[CocoImage]:
+    """The images of COCO's folder, or of its JSON; see `find_coco`.
+
+    Raises:
+        DatasetError: also where there are several subsets and none is named.
+    """
     if root.is_file():
         beside = root.parent / "images"
         official = root.parent.parent / root.stem.removeprefix("instances_")
@@ -144,6 +153,10 @@ def _is_coco(root: Path) -> bool:
     if root.is_file():
         return root.suffix == ".json"
     return has(root, "annotations") and not has(root, "JPEGImages")  # VOC's where case is ignored
+
+
+def _find_coco(root: Path, subset: str | None) -> list[LabelledImage]:
+    return list(open_coco(root, subset))
 
 
 LAYOUTS = (Layout("coco", _find_coco, _is_coco),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,11 +76,58 @@ class LabelledImage(ABC):
     def annotation(self) -> Path:
         """The file that holds the labels."""
 
+    def initial_mask(self, label: int) -> np.ndarray | None:
+        """bool [H, W], the mask that work on an object begins with; None where there is none.
+
+        Raises:
+            DatasetError: its file is bad.
+        """
+        return None
+
     def object_areas(self) -> dict[int, float]:
         """Label to area, as a fraction of the image; void pixels do not belong to an object."""
         counts = np.bincount(self.read_labels().ravel(), minlength=VOID + 1)
         total = counts.sum()
         return {int(v): float(counts[v] / total) for v in np.flatnonzero(counts) if 0 < v < VOID}
+
+
+class ImageOf(LabelledImage):
+    """An image of another data set, of which something is changed; all else is as it was there."""
+
+    def __init__(self, image: LabelledImage) -> None:
+        super().__init__(image.name, image.path)
+        self._image = image
+
+    def read_image(self) -> np.ndarray:
+        return self._image.read_image()
+
+    def read_labels(self) -> np.ndarray:
+        return self._image.read_labels()
+
+    def read_mask(self, label: int) -> np.ndarray:
+        return self._image.read_mask(label)
+
+    def initial_mask(self, label: int) -> np.ndarray | None:
+        return self._image.initial_mask(label)
+
+    def object_areas(self) -> dict[int, float]:
+        return self._image.object_areas()
+
+    @property
+    def annotation(self) -> Path:
+        return self._image.annotation
+
+
+class ChosenObjects(ImageOf):
+    """An image of which only some objects are asked for; labels and masks stay."""
+
+    def __init__(self, image: LabelledImage, labels: Collection[int]) -> None:
+        super().__init__(image)
+        self.labels = frozenset(labels)
+
+    def object_areas(self) -> dict[int, float]:
+        areas = self._image.object_areas()
+        return {label: area for label, area in areas.items() if label in self.labels}
 
 
 @dataclass(frozen=True)
@@ -90,14 +137,15 @@ class Layout:
     Attributes:
         name: as the user calls it.
         find: from root and subset to the images; raises DatasetError where a file is missing.
-        matches: whether a root has this layout, by the names of its parts.
+        matches: whether a root has this layout, by the names of its parts; never for a layout
+            that must be asked for.
         subset: the split that is taken when none is named.
         single: every image holds exactly one object, whose label is 1.
     """
 
     name: str
     find: Callable[[Path, str | None], list[LabelledImage]]
-    matches: Callable[[Path], bool]
+    matches: Callable[[Path], bool] = lambda root: False
     subset: str | None = None
     single: bool = False
 
@@ -134,6 +182,18 @@ class Sample:
         self.source.check_size(self.image, mask)
         if not (mask == 1).any():
             raise DatasetError(f"{self.source.annotation}: object {self.label} has no pixel")
+        return mask
+
+    @cached_property
+    def initial_mask(self) -> np.ndarray | None:
+        """See `LabelledImage.initial_mask`.
+
+        Raises:
+            DatasetError: it is bad, or not of the image's size.
+        """
+        mask = self.source.initial_mask(self.label)
+        if mask is not None:
+            self.source.check_size(self.image, mask)
         return mask
 
 

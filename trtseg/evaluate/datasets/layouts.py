@@ -30,17 +30,8 @@ def open_dataset(
     min_area: float = 0.0,
     name: str | None = None,
 ) -> Dataset:
-    """Open a data set in one of the layouts in which such data is distributed.
-
-    | layout   | files |
-    |----------|-------|
-    | folder   | `images/`, `masks/`: 0 background, 255 void, 1..254 objects |
-    | grabcut  | `data_GT/`, `boundary_GT/`: above 128 object, 128 void |
-    | berkeley | `images/`, `masks/`: values as in grabcut |
-    | davis    | `img/`, `gt/`, or 2016's `JPEGImages/480p/`, `Annotations/480p/`: not 0 is object |
-    | sbd      | `img/`, `inst/*.mat`, `SUBSET.txt` (val) |
-    | voc      | `JPEGImages/`, `SegmentationObject/`, `ImageSets/Segmentation/SUBSET.txt` (val) |
-    | coco     | `annotations/instances_SUBSET.json` and `SUBSET/`, or the JSON itself |
+    """Open a data set in one of the layouts in which such data is distributed. The head of each
+    module of this folder tells its files, and `LAYOUTS` has them all by name.
 
     Args:
         path: the folder (for coco also the JSON, whose images are beside it in a folder `images`

@@ -1,4 +1,16 @@
-"""Layouts of one image file and one mask file per image: folder, GrabCut, Berkeley, DAVIS, VOC."""
+"""Layouts of one image file and one mask file per image.
+
+| layout | files |
+|---|---|
+| folder | `images/`, `masks/`: 0 background, 255 void, 1..254 objects |
+| grabcut | `data_GT/`, `boundary_GT/`: above 128 object, 128 void |
+| berkeley | `images/`, `masks/`: values as in grabcut |
+| davis | `img/`, `gt/`, or 2016's `JPEGImages/480p/`, `Annotations/480p/`: not 0 is object |
+| voc | `JPEGImages/`, `SegmentationObject/`, `ImageSets/Segmentation/SUBSET.txt` (val) |
+
+Beside `images/` and `masks/`, and beside `img/` and `gt/`, a folder `init_masks/` may hold masks to
+begin with, of the same names and values.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +25,45 @@ from trtseg.evaluate.datasets.dataset import VOID, LabelledImage, Layout, has
 from trtseg.evaluate.datasets.decode import IMAGE_SUFFIXES, read_labels
 
 MASK_SUFFIXES = (".png", ".bmp", ".jpg")
+INITIAL = "init_masks"  # beside images and masks: what work on the objects begins with
 _MASKS_LOOKED_AT = 8
 
 
 class LabelPair(LabelledImage):
-    """The mask's values are the labels: 0 background, 255 void, 1..254 objects."""
+    """The mask's values are the labels: 0 background, 255 void, 1..254 objects.
 
-    def __init__(self, name: str, path: Path, mask: Path) -> None:
+    Args:
+        name, path: see `LabelledImage`.
+        mask: the file of the labels.
+        initial: a file of the same kind with the masks that work on the objects begins with.
+    """
+
+    def __init__(self, name: str, path: Path, mask: Path, initial: Path | None = None) -> None:
         super().__init__(name, path)
         self._mask = mask
+        self._initial = initial
 
     @property
     def annotation(self) -> Path:
         return self._mask
 
+    def labels_of(self, values: np.ndarray) -> np.ndarray:
+        """What a file's values mean: uint8 [H, W] to labels."""
+        return values
+
     def read_labels(self) -> np.ndarray:
-        return read_labels(self._mask)
+        return self.labels_of(read_labels(self._mask))
+
+    def initial_mask(self, label: int) -> np.ndarray | None:
+        return None if self._initial is None else (
+            self.labels_of(read_labels(self._initial)) == label
+        )
 
 
 class TrimapPair(LabelPair):
     """GrabCut and Berkeley: 128 is void, what is brighter is the object."""
 
-    def read_labels(self) -> np.ndarray:
-        values = read_labels(self._mask)
+    def labels_of(self, values: np.ndarray) -> np.ndarray:
         labels = (values > 128).astype(np.uint8)
         labels[values == 128] = VOID
         return labels
@@ -44,12 +72,16 @@ class TrimapPair(LabelPair):
 class BinaryPair(LabelPair):
     """DAVIS 2016: everything that is not 0 is the object, and nothing is void."""
 
-    def read_labels(self) -> np.ndarray:
-        return (read_labels(self._mask) > 0).astype(np.uint8)
+    def labels_of(self, values: np.ndarray) -> np.ndarray:
+        return (values > 0).astype(np.uint8)
 
 
 def find_pairs(
-    images: Path, masks: Path, kind: type[LabelPair], names: Iterable[str] | None = None
+    images: Path,
+    masks: Path,
+    kind: type[LabelPair],
+    names: Iterable[str] | None = None,
+    initial: Path | None = None,
 ) -> list[LabelledImage]:
     """Images and masks whose paths below the two folders agree up to the suffix, sorted by name.
 
@@ -58,14 +90,16 @@ def find_pairs(
         masks: folder of masks.
         kind: how a mask's values are read.
         names: only these (paths below the folders without suffix); None takes all images.
+        initial: folder of masks to begin with; not every image needs one.
 
     Raises:
         DatasetError: a folder is missing or empty, or an image or a mask is missing.
     """
-    image_files = _by_stem(images, IMAGE_SUFFIXES)
-    mask_files = _by_stem(masks, MASK_SUFFIXES)
+    image_files = files_by_stem(images, IMAGE_SUFFIXES)
+    mask_files = files_by_stem(masks, MASK_SUFFIXES)
     if not image_files:
         raise DatasetError(f"{images}: expected images, found none")
+    initial_files = files_by_stem(initial, MASK_SUFFIXES) if initial and initial.is_dir() else {}
     wanted = sorted(image_files) if names is None else list(names)
     pairs: list[LabelledImage] = []
     for name in wanted:
@@ -73,11 +107,16 @@ def find_pairs(
             raise DatasetError(f"{images / name}: no image of this name")
         if name not in mask_files:
             raise DatasetError(f"{masks / name}: no mask for the image {image_files[name]}")
-        pairs.append(kind(name, image_files[name], mask_files[name]))
+        pairs.append(kind(name, image_files[name], mask_files[name], initial_files.get(name)))
     return pairs
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Path below a folder without suffix to file, in order.
+
+    Raises:
+        DatasetError: no such folder.
+    """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
     return {
@@ -104,7 +143,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def _find_folder(root: Path, subset: str | None) -> list[LabelledImage]:
-    return find_pairs(root / "images", root / "masks", LabelPair)
+    return find_pairs(root / "images", root / "masks", LabelPair, initial=root / INITIAL)
 
 
 def _find_grabcut(root: Path, subset: str | None) -> list[LabelledImage]:
@@ -112,7 +151,7 @@ def _find_grabcut(root: Path, subset: str | None) -> list[LabelledImage]:
 
 
 def _find_berkeley(root: Path, subset: str | None) -> list[LabelledImage]:
-    return find_pairs(root / "images", root / "masks", TrimapPair)
+    return find_pairs(root / "images", root / "masks", TrimapPair, initial=root / INITIAL)
 
 
 def _find_voc(root: Path, subset: str | None) -> list[LabelledImage]:
@@ -120,9 +159,18 @@ def _find_voc(root: Path, subset: str | None) -> list[LabelledImage]:
     return find_pairs(root / "JPEGImages", root / "SegmentationObject", LabelPair, names)
 
 
-def _find_davis(root: Path, subset: str | None) -> list[LabelledImage]:
+def find_davis(root: Path, subset: str | None) -> list[LabelledImage]:
+    """The frames of DAVIS 2016, or of its copies as single frames, by sequence.
+
+    Args:
+        root: the data set's folder.
+        subset: a list below `ImageSets/480p`; None takes all frames.
+
+    Raises:
+        DatasetError: the list or a file is missing.
+    """
     if (root / "img").is_dir():
-        return find_pairs(root / "img", root / "gt", BinaryPair)
+        return find_pairs(root / "img", root / "gt", BinaryPair, initial=root / INITIAL)
     names = None
     if subset is not None:
         # lines are "/JPEGImages/480p/SEQUENCE/00000.jpg /Annotations/480p/SEQUENCE/00000.png"
@@ -159,6 +207,6 @@ LAYOUTS = (
     Layout("folder", _find_folder, _is_folder),
     Layout("grabcut", _find_grabcut, lambda r: has(r, "data_GT", "boundary_GT"), single=True),
     Layout("berkeley", _find_berkeley, _is_berkeley, single=True),
-    Layout("davis", _find_davis, _is_davis, single=True),
+    Layout("davis", find_davis, _is_davis, single=True),
     Layout("voc", _find_voc, lambda r: has(r, "JPEGImages", "SegmentationObject"), subset="val"),
 )

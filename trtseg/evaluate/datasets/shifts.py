@@ -7,12 +7,11 @@ A shift is a function of an image, uint8 RGB [H, W, 3] to the same; a new one ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from trtseg.evaluate.datasets.dataset import LabelledImage
+from trtseg.evaluate.datasets.dataset import ImageOf, LabelledImage
 
 
 def inverted(image: np.ndarray) -> np.ndarray:
@@ -30,25 +29,12 @@ def thermal(image: np.ndarray) -> np.ndarray:
 SHIFTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"inverted": inverted, "thermal": thermal}
 
 
-class ShiftedImage(LabelledImage):
+class ShiftedImage(ImageOf):
     """An image of another data set under a shift; its objects are the same."""
 
     def __init__(self, image: LabelledImage, shift: str) -> None:
-        super().__init__(image.name, image.path)
-        self._image, self._shift = image, SHIFTS[shift]
+        super().__init__(image)
+        self._shift = SHIFTS[shift]
 
     def read_image(self) -> np.ndarray:
-        return self._shift(self._image.read_image())
-
-    def read_labels(self) -> np.ndarray:
-        return self._image.read_labels()
-
-    def read_mask(self, label: int) -> np.ndarray:
-        return self._image.read_mask(label)
-
-    def object_areas(self) -> dict[int, float]:
-        return self._image.object_areas()
-
-    @property
-    def annotation(self) -> Path:
-        return self._image.annotation
+        return self._shift(super().read_image())
