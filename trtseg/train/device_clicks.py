@@ -28,7 +28,7 @@ def distance(mask: Tensor) -> Tensor:
     Returns:
         float32 [B, H, W]; infinity where a mask has no True pixel.
     """
-    count, height, width = mask.shape
+    height, width = mask.shape[1:]
     rows = torch.arange(height, device=mask.device, dtype=torch.float32)[:, None]
     above = torch.where(mask, rows, -_FAR).cummax(1).values
     below = torch.where(mask, rows, _FAR).flip(1).cummin(1).values.flip(1)

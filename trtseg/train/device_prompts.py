@@ -7,6 +7,8 @@ squares, not by disks.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +22,6 @@ from trtseg.train.device_clicks import (
     distance,
     highest,
     initial_clicks,
-    integers,
     interior_distance,
     noise,
     squared_distance_to,
@@ -214,7 +215,7 @@ def _lines(inside: Tensor, depth: Tensor, generator: torch.Generator) -> Tensor:
     marked = torch.zeros_like(inside, dtype=torch.uint8).flatten(1)
     most = max(2, max(inside.shape[1:]) // STROKE_STEP)
     place = torch.arange(most, device=inside.device)
-    for number, (first, second) in enumerate(zip(knots, knots[1:], strict=False)):
+    for number, (first, second) in enumerate(pairwise(knots)):
         step = second - first
         count = (step.abs().amax(1) // STROKE_STEP).clamp_min(2)
         share = (place / (count[:, None] - 1)).clamp(max=1)
