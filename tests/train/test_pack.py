@@ -118,8 +118,7 @@ def test_bad_files_are_named(sources, tmp_path):
     index["groups"] = [[1.0, [0]]]
     tensors["images"] = np.zeros_like(tensors["images"])
     save_file(tensors, path, {"format": FORMAT, "index": json.dumps(index)})
-    message = r"pack.safetensors/0 \(a\): its image cannot be decoded"
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(DatasetError, match=r"pack.safetensors/0 \(a\): its image cannot be"):
         members(LabelledImages([DataConfig(str(path))]))[0].read_pair()
 
 

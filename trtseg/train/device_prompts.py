@@ -7,7 +7,7 @@ squares, not by disks.
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -215,7 +215,7 @@ def _lines(inside: Tensor, depth: Tensor, generator: torch.Generator) -> Tensor:
     marked = torch.zeros_like(inside, dtype=torch.uint8).flatten(1)
     most = max(2, max(inside.shape[1:]) // STROKE_STEP)
     place = torch.arange(most, device=inside.device)
-    for number, (first, second) in enumerate(itertools.pairwise(knots)):
+    for number, (first, second) in enumerate(pairwise(knots)):
         step = second - first
         count = (step.abs().amax(1) // STROKE_STEP).clamp_min(2)
         share = (place / (count[:, None] - 1)).clamp(max=1)

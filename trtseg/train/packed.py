@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -110,4 +110,4 @@ def _split(data: np.ndarray, ends: np.ndarray) -> Sequence[np.ndarray]:
     bounds = [0, *ends.tolist()]
     if sorted(bounds) != bounds or bounds[-1] != len(data):
         raise ValueError("ends that do not fit the data")
-    return [data[begin:end] for begin, end in itertools.pairwise(bounds)]
+    return [data[begin:end] for begin, end in pairwise(bounds)]
