@@ -30,6 +30,8 @@ def fit_features_to_half(network: LatentDiversity) -> float:
     if network.encoder is None or not isinstance(network.encoder.backbone, VGG):
         return 1.0
     encoder = network.encoder
+    if not isinstance(encoder, Encoder) or not isinstance(encoder.backbone, VGG19):
+        return 1.0
     with torch.no_grad():
         largest = max(float(tap.abs().max()) for tap in encoder.backbone(_photo(network)))
         if not largest > _LARGEST:

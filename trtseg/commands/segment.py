@@ -183,7 +183,8 @@ def _answer(
             add_box(session, *numbers)
             prediction = session.prediction
         else:
-            prediction = session.add_click(*numbers, positive=option == "--click")
+            x, y = numbers
+            prediction = session.add_click(x, y, option == "--click")
         if not _several(args):
             print(f"{option.removeprefix('--')} {','.join(f'{n:g}' for n in numbers)}: "
                   f"{prediction.timing.total_ms:.0f} ms", file=sys.stderr)  # fmt: skip
