@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from trtseg.nn.network import LatentDiversity, normalisation
+from trtseg.nn.network import Encoder, LatentDiversity, normalisation
 from trtseg.nn.vgg import VGG
 
 FACTOR = 1 / 255
@@ -27,10 +27,8 @@ def fit_features_to_half(network: LatentDiversity) -> float:
     Returns:
         The factor that the features now have to what they were: 1 where nothing was done.
     """
-    if network.encoder is None or not isinstance(network.encoder.backbone, VGG):
-        return 1.0
     encoder = network.encoder
-    if not isinstance(encoder, Encoder) or not isinstance(encoder.backbone, VGG19):
+    if not isinstance(encoder, Encoder) or not isinstance(encoder.backbone, VGG):
         return 1.0
     with torch.no_grad():
         largest = max(float(tap.abs().max()) for tap in encoder.backbone(_photo(network)))
