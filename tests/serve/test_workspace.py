@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trtseg.errors import EngineError
-from trtseg.serve import runs
+from trtseg.runtime.session.outlines import from_rle
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
 from trtseg.serve.prompts import MaskPrompt, SelectPrompt, from_json, to_json
@@ -262,7 +262,7 @@ def test_a_mask_is_continued_from(workspace: Workspace) -> None:
     from trtseg.runtime.session.outlines import rle
 
     text = rle(mask)["counts"]
-    np.testing.assert_array_equal(runs.decode((120, 160), text), mask)
+    np.testing.assert_array_equal(from_rle((120, 160), text), mask)
     answer = workspace.prompt(photo, one, MaskPrompt((120, 160), text))
     np.testing.assert_array_equal(answer.prediction.mask > 0, mask > 0)
 
@@ -270,7 +270,7 @@ def test_a_mask_is_continued_from(workspace: Workspace) -> None:
 @pytest.mark.parametrize("text", ["", "~", "\x7f", "0", "o", "ooooooooooooooooooo", "P" * 100, "é"])
 def test_what_are_no_runs_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="counts: expected"):
-        runs.decode((5, 7), text)
+        from_rle((5, 7), text)
 
 
 def test_a_lasso_s_clicks_lie_inside() -> None:

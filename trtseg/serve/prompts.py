@@ -12,7 +12,7 @@ import numpy as np
 from trtseg.parse import build
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Prediction, Session
-from trtseg.serve import runs
+from trtseg.runtime.session.outlines import from_rle
 from trtseg.types import Box, Click, Lasso, Stroke
 
 Point = tuple[float, float]
@@ -89,7 +89,7 @@ def apply(segmenter: Segmenter, session: Session, prompt: Prompt) -> Prediction:
     if isinstance(prompt, MaskPrompt):
         if prompt.size != size:
             raise ValueError(f"prompt.size: expected {list(size)}, got {list(prompt.size)}")
-        return session.set_mask(runs.decode(prompt.size, prompt.counts))
+        return session.set_mask(from_rle(prompt.size, prompt.counts))
     clip = _clipper(size)
     if isinstance(prompt, Stroke):
         points = tuple(clip(x, y) for x, y in prompt.points)

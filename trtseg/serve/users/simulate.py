@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trtseg.evaluate.clicks import make_clicker
-from trtseg.serve import runs
+from trtseg.runtime.session.outlines import from_rle
 from trtseg.serve.users.study import UserStudy
 
 
@@ -33,4 +33,4 @@ def simulate(study: UserStudy, number: int, protocol: str = "latent-diversity") 
 
 def _mask(state: dict[str, Any]) -> np.ndarray:
     rle = state["rle"]
-    return runs.decode(tuple(rle["size"]), rle["counts"])
+    return from_rle(tuple(rle["size"]), rle["counts"])
