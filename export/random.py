@@ -33,9 +33,9 @@ def write_random(name: str, path: str | os.PathLike[str], *, seed: int = 0) -> P
     torch.manual_seed(seed)
     network = LatentDiversity(CONFIGS[name]()).eval()
     with torch.no_grad():
-        for parameter_name, parameter in network.named_parameters():
-            if parameter_name.endswith("bias"):
-                # those of a new network are zero, and the exporter drops what adds nothing
+        for parameter in network.parameters():
+            if not bool(parameter.any()):
+                # such as the biases of a new network: the exporter drops what adds nothing
                 parameter.normal_(std=0.1)
     names, files = pack(network, network_graphs(network))
     manifest = {**manifest_of(network, f"random-{name}"), "graphs": names}

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.bundle import Bundle
-from trtseg.export.bundle import MULTIPLE_PX
 from trtseg.export.graphs import store_weights_in_half, traced
 from trtseg.nn.bundle_weights import load_network
 from trtseg.nn.guidance import NEGATIVE, PADDING, POSITIVE, guidance_maps
+from trtseg.nn.manifest import MULTIPLE_PX
 from trtseg.nn.network import LatentDiversity
 from trtseg.sam.predictor import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, MULTIMASKS, TOP_LEFT
 from trtseg.sam.transforms import IMAGE_PX, MASK_PX

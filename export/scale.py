@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from trtseg.nn.network import LatentDiversity, normalisation
+from trtseg.nn.network import Encoder, LatentDiversity, normalisation
 from trtseg.nn.vgg import VGG
 
 FACTOR = 1 / 255
@@ -27,9 +27,9 @@ def fit_features_to_half(network: LatentDiversity) -> float:
     Returns:
         The factor that the features now have to what they were: 1 where nothing was done.
     """
-    if network.encoder is None or not isinstance(network.encoder.backbone, VGG):
-        return 1.0
     encoder = network.encoder
+    if not isinstance(encoder, Encoder) or not isinstance(encoder.backbone, VGG):
+        return 1.0
     with torch.no_grad():
         largest = max(float(tap.abs().max()) for tap in encoder.backbone(_photo(network)))
         if not largest > _LARGEST:
@@ -42,8 +42,10 @@ def fit_features_to_half(network: LatentDiversity) -> float:
 
 def _photo(network: LatentDiversity) -> torch.Tensor:
     """The demo's photo as the encoder reads it, [1, 3, h, w]."""
-    data = resources.files("trtseg").joinpath("data", "coffee.jpg").read_bytes()
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    with resources.as_file(resources.files("trtseg").joinpath("data", "coffee.jpg")) as path:
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    assert pixels is not None  # it ships
+    pixels = pixels[..., ::-1]
     small = cv2.resize(pixels, _SIZE[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
     mean, scale = (np.array(values, np.float32) for values in normalisation(network.config))
     return torch.from_numpy(np.ascontiguousarray(((small - mean) * scale).transpose(2, 0, 1)))[None]

@@ -151,8 +151,8 @@ def pipeline_model(bundle: Bundle, *, kind: str = "gpu", instances: int = 1) -> 
         "parameters {", '  key: "trtseg_bundle"',
         f"  value {{ string_value: {_quoted(where)} }}", "}",
     ]  # fmt: skip
-    source = (resources.files("trtseg") / "serve" / "triton_backend.py").read_bytes()
-    return TritonModel(name, "\n".join(lines) + "\n", "model.py", source)
+    source = (resources.files("trtseg") / "serve" / "triton_backend.py").read_text("utf-8")
+    return TritonModel(name, "\n".join(lines) + "\n", "model.py", source.encode())
 
 
 def config_text(

@@ -39,9 +39,6 @@ LAYERS = {
     "__main__": ({"cli"}, False, False),
 }
 
-# What still points upwards, and goes.
-PENDING = {"trtseg/ops/backend.py"}
-
 
 def sources():
     for path in sorted((ROOT / "trtseg").rglob("*.py")):
@@ -120,8 +117,6 @@ def test_imports_follow_the_table(path, module):
             wrong += [] if onnx else [(line, name)]
         elif top in ("tensorrt", "tensorrt_rtx"):
             wrong.append((line, name))  # the runtime looks them up by name, at use
-    if relative in PENDING:
-        pytest.skip(f"still to move: {wrong}")
     assert not wrong, f"{relative} imports {wrong}"
 
 

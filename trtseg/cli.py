@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": ("trtseg.commands.evaluate", "count the clicks a model needs on a data set"),
     "study": ("trtseg.commands.study", "run, list and render the studies: tables of the papers"),
     "train": ("trtseg.commands.train", "train a model (needs torch)"),
+    "pack": ("trtseg.commands.pack", "make one file of a training's images (needs torch)"),
     "export": ("trtseg.commands.export", "make a bundle of a trained model (needs torch)"),
     "export-triton": (
         "trtseg.commands.export_triton",

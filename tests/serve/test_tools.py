@@ -35,7 +35,7 @@ def recorded(name: str) -> Any:
 def expected(workspace: Workspace, *said: Any) -> Any:
     session = workspace.segmenter.session(workspace.segmenter.encode(picture()))
     for prompt in said:
-        prediction, _ = apply(session, prompt)
+        prediction = apply(workspace.segmenter, session, prompt)
     return prediction
 
 

@@ -49,7 +49,7 @@ def test_a_run_and_its_continuation(write, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda data, run: None, r"last/tensors.safetensors: cannot be read"),
+        (lambda data, run: None, r"last/state.json: cannot be read"),
         (lambda data, run: (data / "images" / "a_0.png").write_bytes(b"\x89PNG\r\n\x1a\n"),
          "images/a_0.png: the file is truncated"),
         (lambda data, run: [p.unlink() for p in (data / "images").iterdir()], "found none"),

@@ -197,11 +197,10 @@ class Sequence:
             raise CheckpointError(f"{path}: belongs to another model")
         parts = _checked_parts(tensors, self.learner.initial.values, path)
         device = self.learner.model.device
-        weights = AdaptedWeights(
-            *({name: tensor.to(device) for name, tensor in parts[part].items()}
-              for part in _PARTS),
-            state.adam_step,
-        )  # fmt: skip
+        values, first, second = (
+            {name: tensor.to(device) for name, tensor in parts[part].items()} for part in _PARTS
+        )
+        weights = AdaptedWeights(values, first, second, state.adam_step)
         self.weights, self.images = weights, state.images
         self._id = state.id
         self._own.add(state.id)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from trtseg.runtime.image import as_picture
+from trtseg.runtime.maps.compose import compose
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.pipeline.buffers import ClickBuffers, EncodeBuffers
 from trtseg.runtime.pipeline.recording import Recorded
 from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
-from trtseg.runtime.maps.compose import compose
 from trtseg.types import Click
 
 

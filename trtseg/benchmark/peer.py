@@ -42,7 +42,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         args.result.write_text(json.dumps({"missing": error.name}))
         return 0
-    with np.load(args.job) as job:
+    with np.load(args.job, allow_pickle=False) as job:
         image, clicks = job["image"], job["clicks"]
     phases = measure(network, image, clicks, args.repeats)
     args.result.write_text(json.dumps({"phases": phases, "note": note}))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import webbrowser
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtseg.atomic import read_file
 from trtseg.commands.model_options import add_model_options, load_segmenter
 from trtseg.commands.server_options import add_server_options, limits, state_folder
 
 if TYPE_CHECKING:
     from trtseg.serve.workspace import Workspace
+
+SHIPPED = Path(__file__).parents[1] / "data"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.serve.refusals import Refusal
     from trtseg.serve.server import bind, serve
 
-    files = [(path.name, path.read_bytes()) for path in args.photos]
-    if not files:
-        data = resources.files("trtseg") / "data"
-        files = [(name, (data / name).read_bytes()) for name in ("coffee.jpg", "chelsea.jpg")]
+    photos = args.photos or [SHIPPED / name for name in ("coffee.jpg", "chelsea.jpg")]
+    allowed = limits(args)
+    files = [(path.name, read_file(path, allowed.upload_bytes)) for path in photos]
 
     def ready(workspace: Workspace, url: str) -> None:
         opened = []
@@ -49,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
             print("no browser could be opened; open the address above", file=sys.stderr)
 
     with bind("127.0.0.1", args.port) as listener:
-        serve(load_segmenter(args), listener, state=state_folder(args), limits=limits(args),
+        serve(load_segmenter(args), listener, state=state_folder(args), limits=allowed,
               ready=ready)  # fmt: skip
     return 0

@@ -102,7 +102,7 @@ def _encoded(path: Path, pixels: np.ndarray, icc: bytes | None) -> bytes:
         if icc is not None and pixels.ndim == 3 and suffix in WITH_PROFILE:
             profile = np.frombuffer(icc, np.uint8)
             good, data = cv2.imencodeWithMetadata(
-                suffix, pixels, np.array([cv2.IMAGE_METADATA_ICCP]), [profile]
+                suffix, pixels, [cv2.IMAGE_METADATA_ICCP], [profile]
             )
         else:
             good, data = cv2.imencode(suffix, pixels)

@@ -183,7 +183,8 @@ def _answer(
             add_box(session, *numbers)
             prediction = session.prediction
         else:
-            prediction = session.add_click(*numbers, positive=option == "--click")
+            x, y = numbers
+            prediction = session.add_click(x, y, option == "--click")
         if not _several(args):
             print(f"{option.removeprefix('--')} {','.join(f'{n:g}' for n in numbers)}: "
                   f"{prediction.timing.total_ms:.0f} ms", file=sys.stderr)  # fmt: skip
@@ -291,6 +292,8 @@ def _check_targets(targets: list[tuple[str, Path]], several: bool, force: bool) 
     Raises:
         OSError, ValueError: see `check_targets`.
     """
+    if several and len({path for _, path in targets}) < len(targets):
+        raise ValueError("photos: expected names that differ by more than the ending")
     made = [path for kind, path in targets if several or kind.isdigit()]
     there = [
         (kind, path)
@@ -303,8 +306,6 @@ def _check_targets(targets: list[tuple[str, Path]], several: bool, force: bool) 
     for folder in {path.parent for path in made}:
         if not folder.is_dir():
             check_folder(next(p for p in (folder, *folder.parents) if os.path.lexists(p)))
-    if len({path for _, path in targets}) < len(targets):
-        raise ValueError("photos: expected names that differ by more than the ending")
 
 
 def _report(

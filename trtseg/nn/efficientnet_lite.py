@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from trtseg.errors import CheckpointError
-from trtseg.nn.mobilenet import InvertedResidual
+from trtseg.nn.mobilenet import InvertedResidualBackbone
 
 # expansion, output channels, repetitions, first stride, kernel side
 STAGES = (
@@ -36,34 +35,14 @@ SCALE = (1 / 128, 1 / 128, 1 / 128)
 EPSILON = 1e-3
 
 
-class EfficientNetLite2(nn.Module):
-    """The five taps of EfficientNet-Lite2; input [B, 3, h, w], normalised by MEAN and SCALE."""
+class EfficientNetLite2(InvertedResidualBackbone):
+    """The five taps of EfficientNet-Lite2; input normalised by MEAN and SCALE."""
 
     tap_channels = TAP_CHANNELS
     tap_strides = TAP_STRIDES
 
     def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, STEM, 3, 2, padding=1)
-        stages = []
-        channels = STEM
-        for expansion, width, repetitions, stride, kernel in STAGES:
-            blocks = []
-            for index in range(repetitions):
-                step = stride if index == 0 else 1
-                blocks.append(InvertedResidual(channels, width, expansion, step, kernel))
-                channels = width
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(image))
-        taps = []
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
-            if index in TAP_STAGES:
-                taps.append(x)
-        return taps
+        super().__init__(STEM, STAGES, TAP_STAGES)
 
     def load_imagenet(self, path: str | Path) -> None:
         """Load ImageNet weights, and fold batch normalisation into them.
@@ -83,7 +62,7 @@ class EfficientNetLite2(nn.Module):
             folded = list(_folded(state))
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
             raise CheckpointError(f"{path}: cannot read ImageNet weights: {error!r}") from error
-        layers = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+        layers = self.convolutions()
         if len(folded) != len(layers):
             raise CheckpointError(f"{path}: expected {len(layers)} layers, got {len(folded)}")
         for layer, (name, weight, bias) in zip(layers, folded, strict=True):

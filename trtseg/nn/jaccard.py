@@ -12,7 +12,7 @@ from trtseg import ops
 
 class _Jaccard(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, masks: Tensor, target: Tensor, positive: Tensor, negative: Tensor
     ) -> tuple[Tensor, Tensor]:
         loss, penalty, sums = ops.jaccard(masks, target, positive, negative)
@@ -25,11 +25,12 @@ class _Jaccard(torch.autograd.Function):
     def backward(
         ctx: Any, loss_weight: Tensor, penalty_weight: Tensor
     ) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
+        target, positive, negative, sums = ctx.saved_tensors
         shape, dtype = ctx.like
-        grad = torch.empty(shape, dtype=dtype, device=saved[0].device)
+        grad = torch.empty(shape, dtype=dtype, device=target.device)
         weights = loss_weight.contiguous(), penalty_weight.contiguous()
-        return ops.jaccard_gradient(*saved, *weights, grad), None, None, None
+        ops.jaccard_gradient(target, positive, negative, sums, *weights, grad)
+        return grad, None, None, None
 
 
 def jaccard(
@@ -39,4 +40,4 @@ def jaccard(
 
     Tensors in another memory order are copied first.
     """
-    return _Jaccard.apply(masks.contiguous(), target.contiguous(), positive, negative)  # type: ignore[no-any-return]
+    return _Jaccard.apply(masks.contiguous(), target.contiguous(), positive, negative)

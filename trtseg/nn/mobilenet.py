@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,15 +16,15 @@ from trtseg.atomic import read_file
 from trtseg.errors import CheckpointError
 from trtseg.parse import read_json
 
-# expansion, output channels, repetitions, first stride (Sandler et al. 2018, table 2)
+# expansion, output channels, repetitions, first stride, kernel (Sandler et al. 2018, table 2)
 STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 32, 3, 2, 3),
+    (6, 64, 4, 2, 3),
+    (6, 96, 3, 1, 3),
+    (6, 160, 3, 2, 3),
+    (6, 320, 1, 1, 3),
 )
 TAP_STAGES = (0, 1, 2, 4, 6)
 TAP_CHANNELS = (16, 24, 32, 96, 320)
@@ -89,39 +90,54 @@ def _by_phases(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
 
 
-class MobileNetV2(nn.Module):
-    """The five taps of MobileNetV2 1.0; input [B, 3, h, w] in [-1, 1]."""
+class InvertedResidualBackbone(nn.Module):
+    """A stem of stride 2 and stages of inverted residuals; five of the stages are tapped.
 
-    tap_channels = TAP_CHANNELS
-    tap_strides = TAP_STRIDES
+    Args:
+        stem: its channels.
+        stages: (expansion, output channels, repetitions, first stride, kernel) each.
+        taps: indices of the stages that are given out.
 
-    def __init__(self) -> None:
+    Input [B, 3, h, w], normalised; output a list of maps [B, c, h_t, w_t].
+    """
+
+    def __init__(
+        self, stem: int, stages: Sequence[tuple[int, int, int, int, int]], taps: Sequence[int]
+    ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 32, 3, 2, padding=1)
-        stages = []
-        channels = 32
-        for expansion, width, repetitions, stride in STAGES:
+        self.stem = nn.Conv2d(3, stem, 3, 2, padding=1)
+        self.stages = nn.ModuleList()
+        self._taps = tuple(taps)
+        channels = stem
+        for expansion, width, repetitions, stride, kernel in stages:
             blocks = []
-            for index in range(repetitions):
-                blocks.append(
-                    InvertedResidual(channels, width, expansion, stride if index == 0 else 1)
-                )
+            for step in (stride, *[1] * (repetitions - 1)):
+                blocks.append(InvertedResidual(channels, width, expansion, step, kernel))
                 channels = width
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
+            self.stages.append(nn.Sequential(*blocks))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = F.relu6(self.stem(image))
         taps = []
         for index, stage in enumerate(self.stages):
             x = stage(x)
-            if index in TAP_STAGES:
+            if index in self._taps:
                 taps.append(x)
         return taps
 
     def convolutions(self) -> list[nn.Conv2d]:
         """All convolutions in the order of the computation."""
         return [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+
+
+class MobileNetV2(InvertedResidualBackbone):
+    """The five taps of MobileNetV2 1.0; input in [-1, 1]."""
+
+    tap_channels = TAP_CHANNELS
+    tap_strides = TAP_STRIDES
+
+    def __init__(self) -> None:
+        super().__init__(32, STAGES, TAP_STAGES)
 
     def load_imagenet(self, path: str | Path) -> None:
         """Load folded ImageNet weights: an npz of `NN_conv|NN_dw.weight|bias`, and beside it

@@ -134,7 +134,7 @@ def _borrowed(cupy: Any, stream: int) -> Any:
     """Somebody else's stream for CuPy, which must not destroy it."""
     if not hasattr(cupy.cuda.Stream, "from_external"):  # before CuPy 14
         return cupy.cuda.ExternalStream(stream)
-    kept = type("Borrowed", (cupy.cuda.Stream,), {"__del__": lambda self: None})
+    kept: Any = type("Borrowed", (cupy.cuda.Stream,), {"__del__": lambda self: None})
     return kept.from_external(_Handle(stream))
 
 

@@ -116,8 +116,8 @@ def _boxes(data: bytes, name: bytes, form: str) -> list[tuple[int, int]]:
 
 def _text(head: bytes) -> list[tuple[int, int]]:
     if head.startswith(b"P7"):
-        sides = {name: int(side) for name, side in _PAM.findall(head)}
-        return [(sides.get(b"HEIGHT", 0), sides.get(b"WIDTH", 0))]
+        named = {name: int(side) for name, side in _PAM.findall(head)}
+        return [(named.get(b"HEIGHT", 0), named.get(b"WIDTH", 0))]
     if match := _PNM.match(head):
         return [(int(match[2]), int(match[1]))]
     if head.startswith(b"#?") and (match := _RADIANCE.search(head)):

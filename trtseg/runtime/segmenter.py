@@ -14,13 +14,13 @@ from trtseg.errors import BackendUnavailable
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Availability, Engines, Progress
 from trtseg.runtime.image import LONGEST_SIDE_PX, as_picture
+from trtseg.runtime.maps.tidy import Tidy
 from trtseg.runtime.memory_plan import MemoryPlan, memory_plan
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session import Session, saved
 from trtseg.runtime.session.arguments import accepted
 from trtseg.runtime.session.observation import Adapter
 from trtseg.runtime.session.snapshot import KEPT_CROPS
-from trtseg.runtime.maps.tidy import Tidy
 from trtseg.types import Region, flip_axes
 
 # In the order in which backend="auto" asks them.

@@ -55,6 +55,8 @@ class SamPredictor:
         transform: points and boxes into the frame of `predict_torch`.
     """
 
+    _input_size: tuple[int, int] | None
+
     def __init__(self, sam_model: Sam) -> None:
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.image_encoder.img_size)
@@ -145,7 +147,7 @@ class SamPredictor:
     def reset_image(self) -> None:
         """Forget the current image."""
         self._session: Session | None = None
-        self._input_size: tuple[int, int] | None = None
+        self._input_size = None
         self._answered: list[Prompt] = []
         self._mask_input: tuple[object, bytes] | None = None
 

@@ -19,7 +19,8 @@ class ResizeLongestSide:
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W, C] in the frame's size."""
-        height, width = self.get_preprocess_shape(*image.shape[:2], self.target_length)
+        height, width = image.shape[:2]
+        height, width = self.get_preprocess_shape(height, width, self.target_length)
         shrinks = height * width < image.shape[0] * image.shape[1]
         return cv2.resize(
             image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -38,7 +39,8 @@ class ResizeLongestSide:
         """Floating-point tensor [B, C, H, W] in the frame's size."""
         from torch.nn.functional import interpolate
 
-        size = self.get_preprocess_shape(*image.shape[2:], self.target_length)
+        height, width = image.shape[2:]
+        size = self.get_preprocess_shape(height, width, self.target_length)
         return interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
     def apply_coords_torch(self, coords: Any, original_size: tuple[int, ...]) -> Any:

@@ -71,7 +71,7 @@ async def about(request: Request) -> Response:
             "model": workspace.segmenter.bundle.name,
             "runs_on": workspace.segmenter.engines.description,
             "candidates": workspace.segmenter.candidates,
-            "accepts_mask": workspace.segmenter.accepts_mask,
+            "accepts_mask": workspace.segmenter.accepts("mask"),
             "limits": vars(workspace.limits),
         }
     )

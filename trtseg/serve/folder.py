@@ -11,13 +11,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trtseg.atomic import write_atomically
+from trtseg.atomic import read_file, write_atomically
 from trtseg.file_lock import locked
 from trtseg.serve import records
 from trtseg.serve.records import PhotoRecord
 from trtseg.serve.refusals import NotFound, NotStored
 
 PHOTO, THUMBNAIL, RECORD = "photo", "thumbnail.jpg", "record.json"
+# of a record or a thumbnail: a server writes smaller ones
+LARGEST_RECORD_BYTES = 64 * 2**20
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -79,7 +81,7 @@ class Folder:
         """
         path = self._place(key) / RECORD
         try:
-            return records.read(path.read_bytes(), str(path))
+            return records.read(read_file(path, LARGEST_RECORD_BYTES), str(path))
         except FileNotFoundError:
             raise NotFound("there is no such photo (any more)") from None
 
@@ -98,7 +100,7 @@ class Folder:
             NotFound: there is no such photo.
         """
         try:
-            return (self._place(key) / THUMBNAIL).read_bytes()
+            return read_file(self._place(key) / THUMBNAIL, LARGEST_RECORD_BYTES)
         except FileNotFoundError:
             raise NotFound("there is no such photo (any more)") from None
 

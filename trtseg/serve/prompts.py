@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 
 from trtseg.parse import build
+from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Prediction, Session
 from trtseg.serve import runs
 from trtseg.types import Box, Click, Lasso, Stroke
 
 Point = tuple[float, float]
-STROKE_CLICKS = 4  # as many as keep a stroke about as quick as a person's next click
+Clip = Callable[[float, float], Point]
 LASSO_CLICKS = 3
 LASSO_GRID_PX = 256  # a lasso's inside is looked for on a raster of this size
 
@@ -71,8 +72,11 @@ def points_of(prompt: Prompt) -> int:
     return len(prompt.points) if isinstance(prompt, (Stroke, Lasso)) else 1
 
 
-def apply(session: Session, prompt: Prompt) -> tuple[Prediction, int]:
-    """Tell a session; returns its answer and how many events that made (`undo` takes that many).
+def apply(segmenter: Segmenter, session: Session, prompt: Prompt) -> Prediction:
+    """Tell a session, as one event; returns its answer.
+
+    A model that takes no boxes or loops hears clicks in their place: in the middle of a box and
+    on its corners, deep inside a loop.
 
     Raises:
         ValueError: a point lies outside of the image, there is no such candidate, or the mask has
@@ -80,57 +84,39 @@ def apply(session: Session, prompt: Prompt) -> tuple[Prediction, int]:
         EngineError: as `Session.add_click`.
     """
     if isinstance(prompt, SelectPrompt):
-        return session.select(prompt.index), 1
+        return session.select(prompt.index)
+    size = session.encoded.image_size
     if isinstance(prompt, MaskPrompt):
-        if prompt.size != session.encoded.image_size:
-            size = list(session.encoded.image_size)
-            raise ValueError(f"prompt.size: expected {size}, got {list(prompt.size)}")
-        return session.set_mask(runs.decode(prompt.size, prompt.counts)), 1
-    clicks = _clicks(prompt, session.encoded.image_size)
-    done = 0
-    try:
-        for x, y, positive in clicks:
-            answer = session.add_click(x, y, positive)
-            done += 1
-    except Exception:
-        for _ in range(done):
-            session.undo()
-        raise
-    return answer, done
-
-
-def _clicks(prompt: Prompt, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
-    if isinstance(prompt, Click):
-        return [(prompt.x, prompt.y, prompt.positive)]
+        if prompt.size != size:
+            raise ValueError(f"prompt.size: expected {list(size)}, got {list(prompt.size)}")
+        return session.set_mask(runs.decode(prompt.size, prompt.counts))
     clip = _clipper(size)
-    if isinstance(prompt, Box):
-        x0, y0 = clip(prompt.x0, prompt.y0)
-        x1, y1 = clip(prompt.x1, prompt.y1)
-        if x0 == x1 or y0 == y1:
-            raise ValueError("prompt: expected a box with an inside")
-        corners = [(x, y, False) for y in (y0, y1) for x in (x0, x1)]
-        return [((x0 + x1) / 2, (y0 + y1) / 2, True), *corners]
     if isinstance(prompt, Stroke):
-        return [(*clip(x, y), prompt.positive) for x, y in _along(prompt.points)]
-    assert isinstance(prompt, Lasso)
-    return [(*clip(x, y), True) for x, y in _inside(prompt.points)]
+        points = tuple(clip(x, y) for x, y in prompt.points)
+        return session.add(replace(prompt, points=points))
+    if isinstance(prompt, (Box, Lasso)) and not segmenter.accepts(_NAMES[type(prompt)]):
+        return session.add(*(Click(*each) for each in _clicks(prompt, clip)))
+    if isinstance(prompt, Box):
+        return session.add(Box(*clip(prompt.x0, prompt.y0), *clip(prompt.x1, prompt.y1)))
+    if isinstance(prompt, Lasso):
+        return session.add(Lasso(tuple(clip(x, y) for x, y in prompt.points)))
+    return session.add(prompt)
 
 
-def _clipper(size: tuple[int, int]) -> Callable[[float, float], Point]:
+def _clicks(prompt: Box | Lasso, clip: Clip) -> list[tuple[float, float, bool]]:
+    if isinstance(prompt, Lasso):
+        return [(*clip(x, y), True) for x, y in _inside(prompt.points)]
+    x0, y0 = clip(prompt.x0, prompt.y0)
+    x1, y1 = clip(prompt.x1, prompt.y1)
+    if x0 == x1 or y0 == y1:
+        raise ValueError("prompt: expected a box with an inside")
+    corners = [(x, y, False) for y in (y0, y1) for x in (x0, x1)]
+    return [((x0 + x1) / 2, (y0 + y1) / 2, True), *corners]
+
+
+def _clipper(size: tuple[int, int]) -> Clip:
     height, width = size
     return lambda x, y: (min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0))
-
-
-def _along(points: tuple[Point, ...]) -> list[Point]:
-    """At most `STROKE_CLICKS` points, evenly along a line; its middle comes first."""
-    line = np.asarray(points, np.float64)
-    steps = np.hypot(*np.diff(line, axis=0).T)
-    length = np.concatenate(([0.0], np.cumsum(steps)))
-    count = min(STROKE_CLICKS, len(points))
-    at = (np.arange(count) + 0.5) / count * length[-1]
-    at = at[np.argsort(np.abs(at - length[-1] / 2), kind="stable")]
-    found = np.column_stack([np.interp(at, length, line[:, axis]) for axis in (0, 1)])
-    return [(float(x), float(y)) for x, y in found]
 
 
 def _inside(points: tuple[Point, ...]) -> list[Point]:

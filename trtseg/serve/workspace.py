@@ -23,6 +23,7 @@ from trtseg.serve.prompts import Prompt
 from trtseg.serve.records import ObjectRecord, PhotoRecord
 from trtseg.serve.refusals import NotFound, TooLarge
 from trtseg.serve.turns import Turns
+from trtseg.types import Click
 
 
 @dataclass
@@ -46,11 +47,10 @@ class Answer:
 
 @dataclass
 class _Open:
-    """An object's session; `events` tells how many of its events each prompt made."""
+    """An object's session, and what it was told."""
 
     session: Session
     said: tuple[Prompt, ...] = ()
-    events: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -72,7 +72,7 @@ class _Live:
         total = 0 if self.picture is None else int(self.picture.pixels.nbytes)
         total += 0 if self.encoded is None else self.plan.encoding
         for one in list(self.objects.values()):
-            clicks = sum(one.events)
+            clicks = len(one.said)
             # the mask shown, the one being made, and a caller's; a session keeps all its states
             total += self.plan.crops + 3 * self.plan.mask + (clicks + 1) * self.plan.click
         return total
@@ -283,7 +283,7 @@ class Workspace:
                 self._answer(live, record)
                 opened = live.objects[object_id]
             with self.turns.preview() as mine:
-                return opened.session.preview(x, y, positive) if mine else None
+                return opened.session.preview(Click(x, y, positive)) if mine else None
 
     def memory_bytes(self) -> int:
         """What is in memory, by the plans."""
@@ -331,14 +331,12 @@ class Workspace:
                 break
             shared += 1
         while len(opened.said) > shared:
-            for _ in range(opened.events.pop()):
-                opened.session.undo()
+            opened.session.undo()
             opened.said = opened.said[:-1]
         prediction = opened.session.prediction
         for prompt in said[shared:]:
-            prediction, events = prompts.apply(opened.session, prompt)
+            prediction = prompts.apply(self.segmenter, opened.session, prompt)
             opened.said = (*opened.said, prompt)
-            opened.events.append(events)
         return prediction
 
     def _store(self, live: _Live, record: PhotoRecord) -> None:

@@ -163,6 +163,9 @@ class TrainConfig:
             float32.
         clip_norm: gradients are scaled down to this norm.
         ema: decay of the averaged weights that validation and export use; 0 uses the last.
+        device_data: keep all images in the memory of the device that trains, and cut crops and
+            simulate clicks there, whole batches at a time (`trtseg.train.device_data`): for a GPU,
+            which the processor could not keep busy.
         seed: of everything random.
     """
 
@@ -179,6 +182,7 @@ class TrainConfig:
     bf16: bool = False
     clip_norm: float = 1.0
     ema: float = 0.0
+    device_data: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -77,14 +77,17 @@ class Batch:
 
     images: Tensor  # uint8 [B, 3, h, w]
     targets: Tensor  # uint8 [B * K, h / s, w / s]
-    clicks: list[np.ndarray] = field(default_factory=list)  # B * K of float32 [P, 3]
+    # B * K of float32 [P, 3]; or one tensor [B * K, P, 3], padded by rows of label -1
+    clicks: list[np.ndarray] | Tensor = field(default_factory=list)
     regions: Tensor | None = None  # float32 [B * K, grid], see `region_map`; None: nowhere
     masks: Tensor | None = None  # float32 [B * K, grid], masks to go on from; None: nowhere
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on a device."""
         moved = [None if t is None else t.to(device) for t in (self.regions, self.masks)]
-        return Batch(self.images.to(device), self.targets.to(device), list(self.clicks), *moved)
+        clicks = self.clicks
+        clicks = clicks.to(device) if isinstance(clicks, Tensor) else list(clicks)
+        return Batch(self.images.to(device), self.targets.to(device), clicks, *moved)
 
 
 class Crops(Dataset):
@@ -164,27 +167,9 @@ class Crops(Dataset):
     ) -> tuple[np.ndarray, np.ndarray]:
         crop = self.crop
         rows, columns = np.nonzero(labels == chosen)
-        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-        side = np.exp(rng.uniform(*np.log(crop.object_side)))
-        # never so small that the image's longer side leaves the crop unfilled
-        smallest = max(crop.scale[0], crop.size / max(labels.shape))
-        scale = np.clip(
-            side / max(bottom - top, right - left), smallest, max(crop.scale[1], smallest)
-        )
-        aspect = crop.aspect ** rng.uniform(-0.5, 0.5)
-        scales = np.array([scale * aspect, scale / aspect])  # x, y
-        centre = np.array([(left + right) / 2, (top + bottom) / 2])
-        origin = centre - crop.size / scales * (0.5 + rng.uniform(-crop.shift, crop.shift, 2))
-        # stay inside the image where it is large enough, centre it where it is not
-        extent = np.array([labels.shape[1], labels.shape[0]], float)
-        slack = extent - crop.size / scales
-        origin = np.where(slack > 0, np.clip(origin, 0, np.maximum(slack, 0)), slack / 2)
-        matrix = np.zeros((2, 3))
-        matrix[[0, 1], [0, 1]] = scales
-        matrix[:, 2] = -origin * scales + (scales - 1) / 2
-        if rng.random() < 0.5:
-            matrix[0] *= -1
-            matrix[0, 2] += crop.size - 1
+        box = np.array([[rows.min(), rows.max() + 1, columns.min(), columns.max() + 1]])
+        extent = np.array([[labels.shape[1], labels.shape[0]]], float)
+        (scale,), (matrix,) = place_crops(box, extent, crop, rng)
         size = (crop.size, crop.size)
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         if scale < 0.7:
@@ -201,6 +186,46 @@ class Crops(Dataset):
             labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(VOID, VOID, VOID)
         )
         return cut, target
+
+
+def place_crops(
+    boxes: np.ndarray, extents: np.ndarray, crop: CropConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where crops around objects lie: random scale, aspect, place and side.
+
+    Args:
+        boxes: int [N, 4], top, bottom, left and right of the objects; bottom and right are outside.
+        extents: float [N, 2], width and height of their images.
+        crop: the ranges.
+        rng: draws.
+
+    Returns:
+        (scales [N], matrices [N, 2, 3] that take (x, y) of the image to the crop).
+    """
+    count = len(boxes)
+    top, bottom, left, right = boxes.T
+    side = np.exp(rng.uniform(*np.log(crop.object_side), count))
+    # never so small that the image's longer side leaves the crop unfilled
+    smallest = np.maximum(crop.scale[0], crop.size / extents.max(1))
+    scale = np.clip(
+        side / np.maximum(bottom - top, right - left), smallest,
+        np.maximum(crop.scale[1], smallest),
+    )  # fmt: skip
+    aspect = crop.aspect ** rng.uniform(-0.5, 0.5, count)
+    scales = np.stack([scale * aspect, scale / aspect], 1)  # x, y
+    centre = np.stack([(left + right) / 2, (top + bottom) / 2], 1)
+    shift = rng.uniform(-crop.shift, crop.shift, (count, 2))
+    origin = centre - crop.size / scales * (0.5 + shift)
+    # stay inside the image where it is large enough, centre it where it is not
+    slack = extents - crop.size / scales
+    origin = np.where(slack > 0, np.clip(origin, 0, np.maximum(slack, 0)), slack / 2)
+    matrices = np.zeros((count, 2, 3))
+    matrices[:, [0, 1], [0, 1]] = scales
+    matrices[:, :, 2] = -origin * scales + (scales - 1) / 2
+    mirrored = rng.random(count) < 0.5
+    matrices[mirrored, 0] *= -1
+    matrices[mirrored, 0, 2] += crop.size - 1
+    return scale, matrices
 
 
 def _group(

@@ -11,6 +11,8 @@ import numpy as np
 from trtseg.errors import DatasetError
 from trtseg.evaluate.datasets import LAYOUTS, LabelledImage, open_dataset
 from trtseg.evaluate.datasets.pairs import LabelPair
+from trtseg.train.packed import LAYOUT as PACKED
+from trtseg.train.packed import Pack, is_pack
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,14 @@ class DataConfig:
     """One source of training images.
 
     Attributes:
-        path: the data set's folder (for COCO also its JSON).
-        layout: one of `trtseg.evaluate.datasets.LAYOUTS`; looked for when None. A "folder" may
-            hold `masks_parts/NAME.png` too: a second label map, of the objects' parts.
+        path: the data set's folder (for COCO also its JSON), or a file of `trtseg pack`.
+        layout: one of `trtseg.evaluate.datasets.LAYOUTS`, or "packed"; looked for when None. A
+            "folder" may hold `masks_parts/NAME.png` too: a second label map, of the objects' parts.
         subset: the split, for layouts that have several; the reader's own default when None.
         weight: probability of this source, up to a common factor.
         weights: probability (up to a common factor) of each group of images, by the prefix of
             their names; the longest fitting prefix counts. Images of no listed prefix are not
-            used; an empty mapping uses all images alike.
+            used; an empty mapping uses all images alike, those of a pack as they were packed.
     """
 
     path: str
@@ -35,8 +37,9 @@ class DataConfig:
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.layout is not None and self.layout not in LAYOUTS:
-            raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {self.layout!r}")
+        layouts = (*LAYOUTS, PACKED)
+        if self.layout is not None and self.layout not in layouts:
+            raise ValueError(f"layout: expected one of {', '.join(layouts)}, got {self.layout!r}")
         if not self.weight > 0:
             raise ValueError(f"weight: expected a positive number, got {self.weight}")
         if any(value < 0 for value in self.weights.values()):
@@ -64,18 +67,34 @@ class LabelledImages:
 
     def _open(self, source: DataConfig) -> list[tuple[float, list[LabelledImage]]]:
         """Weights and members of the groups that have any."""
-        dataset = open_dataset(source.path, source.layout, subset=source.subset)
-        weights = source.weights or {"": 1.0}
-        groups: dict[str, list[LabelledImage]] = {prefix: [] for prefix in weights}
-        for image in dataset.images:
-            # the longest prefix wins: "voc07_" is not "voc"
-            fitting = [prefix for prefix in weights if image.name.startswith(prefix)]
-            if fitting:
-                groups[max(fitting, key=len)].append(image)
-        found = [(weights[p], members) for p, members in groups.items()
-                 if members and weights[p] > 0]
+        images, groups = self._read(source)
+        if source.weights:
+            by_prefix: dict[str, list[LabelledImage]] = {prefix: [] for prefix in source.weights}
+            for image in images:
+                # the longest prefix wins: "voc07_" is not "voc"
+                fitting = [prefix for prefix in source.weights if image.name.startswith(prefix)]
+                if fitting:
+                    by_prefix[max(fitting, key=len)].append(image)
+            groups = [(source.weights[prefix], members) for prefix, members in by_prefix.items()]
+        found = [(weight, members) for weight, members in groups if members and weight > 0]
         if not found:
-            raise DatasetError(f"{source.path}: no image has one of the prefixes {sorted(weights)}")
+            raise DatasetError(
+                f"{source.path}: no image has one of the prefixes {sorted(source.weights)}"
+            )
+        return found
+
+    def _read(
+        self, source: DataConfig
+    ) -> tuple[Sequence[LabelledImage], list[tuple[float, list[LabelledImage]]]]:
+        """The images, and the groups that they come in; keeps their parts."""
+        if is_pack(source.path, source.layout):
+            pack = Pack(Path(source.path))
+            self.parts |= pack.parts
+            return pack.images, [
+                (chance, [pack.images[number] for number in members])
+                for chance, members in pack.groups
+            ]
+        dataset = open_dataset(source.path, source.layout, subset=source.subset)
         if dataset.layout == "folder":
             parts = Path(source.path) / "masks_parts"
             names = {path.stem for path in parts.glob("*.png")}
@@ -84,7 +103,7 @@ class LabelledImages:
                     self.parts[image.path] = LabelPair(
                         image.name, image.path, parts / f"{image.name}.png"
                     )
-        return found
+        return dataset.images, [(1.0, list(dataset.images))]
 
     def __len__(self) -> int:
         return sum(len(members) for members in self.groups)

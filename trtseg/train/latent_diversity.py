@@ -20,6 +20,8 @@ from trtseg.nn.mobilenet import MobileNetV2
 from trtseg.nn.network import Encoder, LatentDiversity, normalisation
 from trtseg.train.config import BUNDLE_PREFIX, TrainConfig
 from trtseg.train.data import Batch, Crops, StepSampler, collate
+from trtseg.train.device_data import DeviceImages, device_batches
+from trtseg.train.device_objective import DeviceObjective
 from trtseg.train.images import LabelledImages
 from trtseg.train.objective import Objective
 from trtseg.train.parallel import Parallel, ignore_interruption
@@ -33,6 +35,7 @@ class LatentDiversityTask:
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.seed = config, config.seed
         self.images = LabelledImages(config.data)
+        self._on_device: DeviceImages | None = None
         torch.manual_seed(config.seed)
         self.network = LatentDiversity(config.network)
         if config.initial_weights is not None:
@@ -56,13 +59,23 @@ class LatentDiversityTask:
         ]
 
     def objective(self, stage: Stage) -> nn.Module:
-        return Objective(self.network, self.config, _trained(stage))
+        kind = DeviceObjective if self.config.device_data else Objective
+        return kind(self.network, self.config, _trained(stage))
 
     def batches(
         self, first: int, count: int, parallel: Parallel, workers: int
     ) -> Iterable[Batch]:
+        config = self.config
+        if config.device_data:
+            if self._on_device is None:
+                self._on_device = DeviceImages(
+                    self.images, config.crop, parallel.device, max(1, workers)
+                )
+            return device_batches(
+                self._on_device, config, range(first, first + count), parallel.rank
+            )
         sampler = StepSampler(
-            first, first + count, self.config.batch, parallel.rank, parallel.world
+            first, first + count, config.batch, parallel.rank, parallel.world
         )
         return DataLoader(
             self._crops(), batch_sampler=sampler, collate_fn=collate, num_workers=workers,

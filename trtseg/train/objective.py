@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,10 +73,10 @@ class Objective(nn.Module):
         if "image" in self.config.network.select_inputs:
             grid_image = F.avg_pool2d(image, self.config.network.base_stride)
             grid_image = grid_image.repeat_interleave(sets, dim=0)
-        generators = [randomness.of_prompt(index) for index in range(len(batch.clicks))]
+        generators = self._generators(batch, randomness)
         rounds = 1 + int(randomness.shared.integers(self.config.clicks.corrections + 1))
         previous, losses, best, selected = batch.masks, [], [], []
-        clicks = list(batch.clicks)
+        clicks = batch.clicks
         for number in range(rounds):
             with torch.set_grad_enabled(trains_f):
                 masks, features, guidance = self._masks(encoded, clicks, previous, batch.regions)
@@ -106,18 +107,25 @@ class Objective(nn.Module):
         # only around the networks: the losses are sums over many pixels and stay float32
         return autocast(self.mean.device, self.config.bf16)
 
+    def _generators(self, batch: Batch, randomness: StepRandomness) -> Any:
+        """What draws the corrections."""
+        return [randomness.of_prompt(index) for index in range(len(batch.clicks))]
+
+    def _padded(self, clicks: Any) -> Tensor:
+        """The clicks as one tensor [B, P, 3] on the device."""
+        return pad_clicks(clicks).to(self.mean.device)
+
     def _masks(
         self,
         encoded: Sequence[Tensor],
-        clicks: Sequence[np.ndarray],
+        clicks: Any,
         previous: Tensor | None,
         regions: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(masks float32, features, guidance)."""
         height, width = encoded[0].shape[2:]
         guidance = guidance_maps(
-            pad_clicks(clicks).to(encoded[0].device), (height, width), self.config.network,
-            previous, regions,
+            self._padded(clicks), (height, width), self.config.network, previous, regions
         )
         with self._autocast():
             masks, features = self.network.masks(encoded, guidance)

@@ -31,7 +31,7 @@ class Clicks(QWidget):
         self._image: Image | None = None
         self._encoded: Any = None
         self._session: Any = None
-        self._events: list[tuple[str, int]] = []  # the layer of each prompt, and its events
+        self._told: list[str] = []  # the layer of each prompt
         self._quiet = False
         self.label = 0
         self.images, self.candidate, self.told = QComboBox(), QSpinBox(), QLabel()
@@ -84,7 +84,7 @@ class Clicks(QWidget):
         """Keep the mask; what comes now is another object."""
         assert self._segmenter is not None
         self._session = self._segmenter.session(self._encoded)
-        self._events = []
+        self._told = []
         self.label += 1
         self._quiet = True
         for name in (OBJECT, BACKGROUND, BOX):
@@ -94,9 +94,8 @@ class Clicks(QWidget):
 
     def take_back(self) -> None:
         """Take the last prompt back, its point or rectangle too."""
-        name, events = self._events.pop()
-        for _ in range(events):
-            self._session.undo()
+        name = self._told.pop()
+        self._session.undo()
         if name != MASKS:
             self._quiet = True
             layer = self._viewer.layers[name]
@@ -106,8 +105,8 @@ class Clicks(QWidget):
 
     def select(self, number: int) -> None:
         """Show another candidate."""
-        if not self._quiet and self._session is not None and self._events:
-            self._events.append((MASKS, 1))
+        if not self._quiet and self._session is not None and self._told:
+            self._told.append(MASKS)
             self._show(self._session.select(number - 1))
 
     def _point_came(self, event: Any) -> None:
@@ -124,14 +123,14 @@ class Clicks(QWidget):
 
     def _say(self, name: str, prompt: Click | Box) -> None:
         try:
-            prediction, events = apply(self._session, prompt)
+            prediction = apply(self._segmenter, self._session, prompt)
         except (ValueError, RuntimeError) as error:  # outside of the image: forget the point
             self.told.setText(str(error))
             self._quiet = True
             self._viewer.layers[name].data = self._viewer.layers[name].data[:-1]
             self._quiet = False
             return
-        self._events.append((name, events))
+        self._told.append(name)
         self._show(prediction)
 
     def _show(self, prediction: Any) -> None:
@@ -151,7 +150,7 @@ class Clicks(QWidget):
 
     def _enable(self) -> None:
         for one in (self.undo, self.candidate):
-            one.setEnabled(bool(self._events))
+            one.setEnabled(bool(self._told))
         self.next.setEnabled(self._session is not None)
 
     def _list_images(self, event: Any = None) -> None:

@@ -41,7 +41,7 @@ def test_what_disobeys_changes_near_the_click_alone() -> None:
     np.testing.assert_array_equal(values[1], maps[1])
     assert shown(values[0])[62, 81]
     away = np.argwhere(values[0] != maps[0]) - (15, 20)
-    assert 0 < len(away)
+    assert len(away) > 0
     assert np.abs(away).max() <= 3
     np.testing.assert_array_equal(maps[0], np.float32(0.1))
 
@@ -50,7 +50,7 @@ def test_cells_that_nearly_agree_come_along() -> None:
     values = np.full((1, *GRID), 0.05, np.float32)
     values[0, :, 20:] = 0.45
     mask = shown(enforce(values, [Click(80, 60)], REGION, SIZE, 0.5)[0][0])
-    ys, xs = np.nonzero(mask)
+    xs = np.nonzero(mask)[1]
     assert 80 - xs.min() < xs.max() - 80
 
 

@@ -66,7 +66,8 @@ def test_object_box_holds_mask_and_clicks() -> None:
 def test_object_box_holds_strokes_boxes_and_loops_as_far_as_they_are_inside() -> None:
     whole = (0, 0, 50, 60)
     assert object_box(None, (Stroke([(10, 20), (15, 22)], radius_px=2),), whole) == (18, 8, 25, 18)
-    assert object_box(None, (Stroke([(10, 20), (1e300, 20)], radius_px=0),), whole) == (20, 10, 21, 60)
+    away = Stroke([(10, 20), (1e300, 20)], radius_px=0)
+    assert object_box(None, (away,), whole) == (20, 10, 21, 60)
     assert object_box((40, 0, 41, 1), (Box(5, 6, 9, 12),), whole) == (6, 0, 41, 10)
     assert object_box(None, (Lasso([(-9, 3), (4, 3), (4, 8)]),), whole) == (3, 0, 9, 5)
     assert object_box(None, (Lasso([(70, 3), (74, 3), (74, 8)]),), whole) is None

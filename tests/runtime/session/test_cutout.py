@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from trtseg.commands.output import write_images
-from trtseg.runtime import cutout as module
 from trtseg.runtime.image import as_picture, load_image
+from trtseg.runtime.session import cutout as module
 from trtseg.runtime.session.cutout import cutout
 
 SIZE = (90, 120)

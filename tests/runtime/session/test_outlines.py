@@ -33,9 +33,11 @@ def test_other_texts_are_refused(counts: str) -> None:
     try:
         found = from_rle((7, 5), counts)
     except ValueError as error:
-        assert str(error).startswith("counts: expected")
+        told = str(error)
     else:
+        told = "counts: expected"
         assert rle(found)["size"] == [7, 5]
+    assert told.startswith("counts: expected")
 
 
 def test_run_lengths_of_long_runs() -> None:

@@ -8,8 +8,8 @@ import pytest
 from tiny_model import write_tiny
 
 from trtseg import Click, EngineError, Segmenter
-from trtseg.runtime.session import Session
 from trtseg.runtime.maps.choice import Preference
+from trtseg.runtime.session import Session
 from trtseg.runtime.session.observation import Observation
 from trtseg.runtime.session.prediction import Prediction
 

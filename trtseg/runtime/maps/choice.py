@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trtseg.runtime.prompts import on_grid
 from trtseg.runtime.maps.focus import resample
+from trtseg.runtime.prompts import on_grid
 from trtseg.types import Prompt, Region
 
 EVIDENCE = 0.1  # of the grid's longer side: how far around a new click agreement is not asked for

@@ -19,6 +19,7 @@ def check_networks(manifest: Manifest, engines: Engines) -> None:
         EngineError: a shape is not as agreed, or what is computed is not finite or no probability.
     """
     batch, channels, candidates = (1, None), manifest.channels, manifest.candidates
+    wanted: tuple[tuple[int | None, ...], ...]
     guidance = manifest.guidance.channels
     maps = {"guidance": guidance, "masks": candidates, "image": 3, "x": channels}
     maps.update((f"map_{index}", one.channels) for index, one in enumerate(manifest.maps))

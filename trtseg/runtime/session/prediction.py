@@ -9,8 +9,8 @@ import numpy as np
 
 from trtseg.runtime.engine import Memory
 from trtseg.runtime.image import Picture, as_picture
-from trtseg.runtime.session import outlines
 from trtseg.runtime.maps.compose import box_of, compose, compose_probability
+from trtseg.runtime.session import outlines
 from trtseg.runtime.session.cutout import cutout
 from trtseg.runtime.session.snapshot import Snapshot
 from trtseg.types import Click, Prompt, Region, Timing, flip_axes

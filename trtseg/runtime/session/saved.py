@@ -13,7 +13,7 @@ import numpy as np
 from trtseg.atomic import write_atomically
 from trtseg.parse import build, read_json
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
+from trtseg.runtime.session.events import Added, Event, Selected
 from trtseg.runtime.session.outlines import from_rle, rle
 from trtseg.types import Box, Click, Lasso, Prompt, Stroke
 

@@ -16,6 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
+from trtseg.runtime.maps.tidy import USUAL, Tidy
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session import saved
 from trtseg.runtime.session.arguments import (
@@ -31,7 +32,6 @@ from trtseg.runtime.session.observation import Adapter, Observation, observe
 from trtseg.runtime.session.prediction import Prediction
 from trtseg.runtime.session.snapshot import Stepper
 from trtseg.runtime.session.state import State
-from trtseg.runtime.maps.tidy import USUAL, Tidy
 from trtseg.types import Box, Click, Lasso, Prompt, Stroke, Timing, moved
 
 NO_NETWORK = Timing()  # of an event that runs none

@@ -16,13 +16,13 @@ import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array
-from trtseg.runtime.pipeline import Candidates, Pipeline
 from trtseg.runtime.maps.choice import Preference
 from trtseg.runtime.maps.correction import enforce, keep_local
-from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.maps.focus import covers, focus_region, object_box, resample, seam_weight
-from trtseg.runtime.session.observation import Adapter, Weights, observe
 from trtseg.runtime.maps.tidy import Tidy
+from trtseg.runtime.pipeline import Candidates, Pipeline
+from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
+from trtseg.runtime.session.observation import Adapter, Weights, observe
 from trtseg.types import Click, Prompt, Region, Timing
 
 KEPT_CROPS = 2
