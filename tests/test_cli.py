@@ -207,7 +207,7 @@ def test_unreadable_photos_are_exit_2_and_one_line(
         ("train-corrections deep.json --output run", "deep.json: not JSON"),
         ("evaluate --data . --learning deep.json --output run", "deep.json: not JSON"),
         ("evaluate --data . --output run --workers 0", "--workers: expected an integer"),
-        ("study run none --data . --work run", "none: no such study; there are 0_published, "),
+        ("study run none --data . --work run", "studies: no studies; run this in a checkout"),
         ("study list --studies none", "none: no studies"),
         ("importance tiny . --config none.json", "none.json: No such file"),
         ("export none out --long-side 0", "--long-side: expected an integer of at least 1"),

@@ -57,7 +57,8 @@ def test_a_source_tree_that_was_not_built_says_so(tmp_path):
         source = Path(__file__).parents[1] / "trtseg" / name
         shutil.copy(source, tmp_path / "trtseg" / name)
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import trtseg"],
+        [sys.executable, "-I", "-S", "-c",
+         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import trtseg"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.machinery import PathFinder
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 from trtseg.errors import (
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from trtseg.runtime.segmenter import Segmenter
     from trtseg.runtime.session import Prediction, Session
 
+# In a checkout that was not built, the native module (and `trtseg.export`) of an installed trtseg.
+__path__ = extend_path(__path__, __name__)
 if PathFinder.find_spec("_cpu", __path__) is None:
     raise ImportError(
         f"trtseg: {__path__[0]} is a source tree without its native module; run elsewhere to use "

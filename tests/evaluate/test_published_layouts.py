@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from tests.evaluate.test_datasets import HEIGHT, WIDTH, picture, two_objects, write, write_palette
+from evaluate.test_datasets import HEIGHT, WIDTH, picture, two_objects, write, write_palette
 from trtseg.errors import DatasetError
 from trtseg.evaluate.datasets import detect_layout, open_dataset
 

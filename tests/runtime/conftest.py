@@ -11,7 +11,7 @@ from trtseg import Segmenter
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("bundles") / "tiny")
+    return write_tiny(tmp_path_factory.mktemp("bundles") / "tiny", region=True)
 
 
 @pytest.fixture(scope="session")

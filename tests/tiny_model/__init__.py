@@ -36,9 +36,15 @@ def _model(nodes: list, initializers: list, inputs: dict, outputs: dict) -> byte
 
 
 def graphs(
-    rng: np.random.Generator, *, levels: int, guidance: int, candidates: int, inputs: tuple
+    rng: np.random.Generator,
+    *,
+    levels: int,
+    guidance: int,
+    candidates: int,
+    inputs: tuple,
+    region: bool = False,
 ) -> dict[str, bytes]:
-    """Encoder, segment and select with random weights."""
+    """Encoder, segment and select with random weights; select does not look at a region."""
     nodes, values, outputs, x = [], [], {}, "image"
     for level in range(levels):
         channels = 3 if level == 0 else CHANNELS
@@ -68,7 +74,12 @@ def graphs(
     )
     sizes = {"guidance": guidance, "masks": candidates, "image": 3, "features": FEATURES}
     total = sum(sizes[name] for name in inputs)
-    n, v = _conv("judge", "all", "map", rng.normal(0, 1, (candidates, total, 1, 1)))
+    weight = rng.normal(0, 1, (candidates, total, 1, 1))
+    if region and "guidance" in inputs:
+        before = sum(sizes[name] for name in inputs[: inputs.index("guidance")])
+        weight = np.insert(weight, before + guidance, 0, axis=1)
+        sizes["guidance"] += 1
+    n, v = _conv("judge", "all", "map", weight)
     concat = helper.make_node("Concat", list(inputs), ["all"], axis=1)
     pool = helper.make_node("GlobalAveragePool", ["map"], ["pooled"])
     flat = helper.make_node("Flatten", ["pooled"], ["raw_scores"])
@@ -90,7 +101,7 @@ def write_tiny(
     stride: int = 4,
     candidates: int = 3,
     previous_mask: bool = True,
-    region: bool = True,
+    region: bool = False,
     click_map: str = "gaussian",
     click_weight: float = 4,
     inputs: tuple[str, ...] = ("guidance", "masks", "features"),
@@ -102,11 +113,16 @@ def write_tiny(
     """
     rng = np.random.default_rng(seed)
     channels = 4 + previous_mask + region
-    files = graphs(rng, levels=3, guidance=channels, candidates=candidates, inputs=inputs)
+    files = graphs(
+        rng, levels=3, guidance=channels - region, candidates=candidates, inputs=inputs,
+        region=region,
+    )  # fmt: skip
     # Channel 0: a positive click raises, a negative one lowers, what was selected stays a little,
     # a box or a loop raises inside and lowers outside.
-    weight = rng.normal(0, 0.5, (CHANNELS, channels))
-    weight[0] = [click_weight, -click_weight, 0, 0] + [0.7] * previous_mask + [6] * region
+    weight = rng.normal(0, 0.5, (CHANNELS, channels - region))
+    weight[0] = [click_weight, -click_weight, 0, 0] + [0.7] * previous_mask
+    if region:  # all else is what it is without
+        weight = np.column_stack([weight, [6] + [0] * (CHANNELS - 1)])
     parameters = {
         "guidance_weight": weight.astype(np.float32),
         "bias": rng.normal(0, 0.3, CHANNELS).astype(np.float32),

@@ -12,7 +12,6 @@ from trtseg.commands.evaluate import add_work_options
 if TYPE_CHECKING:
     from trtseg.evaluate.study import Study
 
-_ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = """\
 examples:
   trtseg study list
@@ -46,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          help="images to train on; with them, `run` makes the models that are "
                          "not there")
     for own in (run, render, listed, configs):
-        own.add_argument("--studies", type=Path, default=_ROOT / "studies", metavar="DIR")
+        own.add_argument("--studies", type=Path, default=Path("studies"), metavar="DIR")
     for own in (run, render):
-        own.add_argument("--results", type=Path, default=_ROOT / "docs" / "results", metavar="DIR")
-        own.add_argument("--page", type=Path, default=_ROOT / "docs" / "results.md", metavar="FILE")
+        own.add_argument("--results", type=Path, default=Path("docs", "results"), metavar="DIR")
+        own.add_argument("--page", type=Path, default=Path("docs", "results.md"), metavar="FILE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +70,10 @@ def _files(folder: Path) -> dict[str, Path]:
     files = {path.stem: path for path in sorted(folder.glob("*.json"))}
     files.pop("published", None)
     if not files:
-        raise DatasetError(f"{folder}: no studies")
+        raise DatasetError(
+            f"{folder}: no studies; run this in a checkout of trtseg, where they are, or name "
+            "their folder by --studies"
+        )
     return files
 
 
@@ -90,7 +92,7 @@ def _run(args: argparse.Namespace, files: dict[str, Path]) -> int:
     from trtseg.evaluate.study_models import make_models
 
     models = args.models or args.work / "models"
-    paths = Paths(args.data, models, args.work, _ROOT / "models")
+    paths = Paths(args.data, models, args.work, Path("models"))
     studies = [_read(name, files) for name in args.names]
     for study in studies:
         print(study.name, file=sys.stderr)
