@@ -49,7 +49,7 @@ class TritonPythonModel:
             if not isinstance(said, list):
                 raise ValueError("PROMPTS: expected a list")
             for value in said:
-                apply(session, from_json(value))
+                apply(self._segmenter, session, from_json(value))
             prediction = session.prediction
             if _values(request, "END")[0]:
                 del self._sessions[key]

@@ -119,8 +119,9 @@ def test_nothing_is_allocated_after_the_first_click_of_a_size(segmenter: Segment
         tracemalloc.reset_peak()
         session.add_click(x, 300, x % 40 == 0, out=out)
         after, peak = tracemalloc.get_traced_memory()
-        # The candidates stay for undo; beside them only Python's small objects.
-        assert peak - before < kept + 24_000
+        # The candidates stay for undo; beside them Python's small objects and, in passing, the
+        # few maps of the grid by which they are tidied and clicks are made to hold.
+        assert peak - before < 6 * kept + 24_000
         assert after - before < kept + 12_000
     tracemalloc.stop()
 
