@@ -30,6 +30,10 @@ let shownTask = null;
 const person = () => `/api/study/participants/${sessionStorage.getItem("participant")}`;
 
 async function show(found) {
+  const name = `${found.done}-${found.tutorial}`;
+  // The next photo is there before its task begins: a click meanwhile would mean the one before.
+  const fresh = found.phase === "task" && shownTask !== name;
+  const image = fresh ? await createImageBitmap(await file(`/api/study/photos/${found.photo}`)) : editor.image;
   state = found;
   for (const id of ["task", "questions", "done", "welcome"]) $(id).hidden = id !== found.phase;
   const task = found.phase === "task";
@@ -37,9 +41,8 @@ async function show(found) {
   $("progress").textContent = task ? (found.tutorial ? "Practice" : `Photo ${found.done + 1} of ${found.tasks}`) : "";
   if (found.phase === "questions") questions(found.questions);
   if (!task) return;
-  const name = `${found.done}-${found.tutorial}`;
-  if (shownTask !== name) {
-    editor.image = await createImageBitmap(await file(`/api/study/photos/${found.photo}`));
+  if (fresh) {
+    editor.image = image;
     editor.photo = { width: found.width, height: found.height };
     editor.wanted = new Mask(found.wanted);
     shownTask = name;
