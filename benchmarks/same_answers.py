@@ -43,7 +43,7 @@ def digest(session: Session) -> str:
 
 def sources() -> dict[str, str]:
     """What else decides the last bits."""
-    return {"cpu": describe()["cpu"], "onnxruntime": onnxruntime.__version__}
+    return {"processor": describe()["processor"], "onnxruntime": onnxruntime.__version__}
 
 
 def record(paths: list[str]) -> int:
