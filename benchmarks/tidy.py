@@ -17,7 +17,7 @@ from trtseg import Segmenter
 from trtseg.evaluate.clicks import StandardClicker
 from trtseg.evaluate.datasets import open_dataset
 from trtseg.evaluate.metrics import iou
-from trtseg.runtime import tidy
+from trtseg.runtime.maps import tidy
 
 SHARES = ((0.0, 0.0), (0.02, 0.02), (0.05, 0.05), (0.1, 0.05), (0.2, 0.1), (0.3, 0.2))
 

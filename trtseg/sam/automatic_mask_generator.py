@@ -43,7 +43,7 @@ class Found:
 
 
 class SamAutomaticMaskGenerator:
-    """Clicks on a grid, every hypothesis of each; the good, stable and different ones are kept.
+    """Clicks on a grid, every candidate of each; the good, stable and different ones are kept.
 
     The thresholds' defaults are those of Segment Anything, whose scores are higher and whose edges
     are steeper than those of the model that ships: with it, `pred_iou_thresh` 0.7 and
@@ -179,9 +179,9 @@ class SamAutomaticMaskGenerator:
         return _distinct(found, [each.predicted_iou for each in found], self.box_nms_thresh)
 
     def _click(self, x: float, y: float, crop: Box, size: tuple[int, ...]) -> Iterable[Found]:
-        """All hypotheses of one click that pass the filters."""
+        """All candidates of one click that pass the filters."""
         x0, y0, x1, y1 = crop
-        for score, logits in self.predictor.hypotheses(x, y, self.pred_iou_thresh):
+        for score, logits in self.predictor.candidates(x, y, self.pred_iou_thresh):
             with np.errstate(invalid="ignore"):  # nothing above either level: not stable
                 stability = np.float64((logits > self.stability_score_offset).sum()) / (
                     (logits > -self.stability_score_offset).sum()

@@ -46,7 +46,7 @@ class SamPredictor:
 
     A click's mask builds on the mask before it, so points are answered in their order, boxes
     first; when a call repeats the prompts of the last one and adds some, only the new ones are
-    run. Of the model's hypotheses three come out, the one with the best score first.
+    run. Of the model's candidates three come out, the one with the best score first.
 
     Not for several threads at once: it holds a current image. Use `Segmenter` there.
 
@@ -173,7 +173,7 @@ class SamPredictor:
 
         Returns:
             masks: bool (or float32 logits) [C, H, W], of the image's size, C 3 or 1 (fewer where
-                the model has fewer hypotheses); the best score first.
+                the model has fewer candidates); the best score first.
             scores: float32 [C], see `Prediction.scores`.
             logits: float32 [C, 256, 256] in the padded square frame, fit for `mask_input`.
 
@@ -251,14 +251,14 @@ class SamPredictor:
         masks, scores, logits = (torch.as_tensor(each, device=self.device) for each in stacked)
         return masks, scores, logits
 
-    def hypotheses(
+    def candidates(
         self, x: float, y: float, above: float = 0.0
     ) -> Iterator[tuple[float, np.ndarray]]:
         """All that the model makes of one click, not three alone (beyond the original).
 
         Args:
             x, y: of the click, in pixels.
-            above: leave out hypotheses whose score is not above this; 0 for all.
+            above: leave out candidates whose score is not above this; 0 for all.
 
         Yields:
             (score, float32 [H, W] logits) of each, in the model's order. Raises as `predict`.
