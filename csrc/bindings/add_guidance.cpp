@@ -28,7 +28,11 @@ void bind_add_guidance(py::module_& m) {
         if (!std::isfinite(slope)) fail("slope", "a finite number", std::to_string(slope));
         with_float_type(arguments.float_type(base, "base"), [&](auto type) {
           using T = decltype(type);
-          const auto b = arguments.input<T, 3>(base, "base", {kAny, kAny, kAny}, Layout::dense);
+          Layout layout = Layout::dense;
+          if (kAddGuidanceTakesChannelsLast) {
+            layout = arguments.layout_of({{"base", base}, {"out", out}}, layout);
+          }
+          const auto b = arguments.input<T, 3>(base, "base", {kAny, kAny, kAny}, layout);
           const i64 channels = b.shape[0], height = b.shape[1], width = b.shape[2];
           const auto g = arguments.input<T, 3>(guidance, "guidance", {kAny, height, width},
                                                Layout::dense);
@@ -36,15 +40,15 @@ void bind_add_guidance(py::module_& m) {
           const auto w = arguments.input<float, 2>(weight, "weight", {channels, g.shape[0]},
                                                    Layout::dense);
           arguments.allow_in_place("out", "base");
-          const auto o = arguments.output<T, 3>(out, "out", {channels, height, width},
-                                                Layout::dense);
+          const auto o = arguments.output<T, 3>(out, "out", {channels, height, width}, layout);
           const Stream on = arguments.begin();
           py::gil_scoped_release unlocked;
           add_guidance<T>(b, g, w, o, slope, on);
         });
       },
       "base"_a, "guidance"_a, "weight"_a, "out"_a, "slope"_a, "stream"_a = 0,
-      "base, out T [C, H, W]; guidance T [G, H, W]; weight float32 [C, G]; T: float32 or float16.");
+      "base, out T [C, H, W], in _cuda also channels-last; guidance T [G, H, W]; weight float32 "
+      "[C, G]; T: float32 or float16.");
 }
 
 }  // namespace trtseg

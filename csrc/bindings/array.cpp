@@ -104,6 +104,37 @@ void check_dtype(const Array& array, Dtype wanted, const char* name) {
                        array.dtype_name);
 }
 
+// Whether stepping along the axes, given from the innermost one outwards, goes through memory
+// without gaps. The strides of axes of length 1 mean nothing.
+static bool is_dense(const Array& array, const std::vector<std::size_t>& axes) {
+  i64 dense = 1;
+  for (const std::size_t axis : axes) {
+    if (array.shape[axis] > 1 && array.stride[axis] != dense) return false;
+    dense *= array.shape[axis];
+  }
+  return true;
+}
+
+static bool is_channels_last(const Array& array) {
+  return array.shape.size() == 3 && is_dense(array, {0, 2, 1});
+}
+
+static bool is_planar(const Array& array, Layout layout) {
+  std::vector<std::size_t> axes;
+  for (std::size_t i = array.shape.size(); i-- > 0;) axes.push_back(i);
+  if (layout == Layout::rows && axes.size() > 1) axes.resize(1);
+  return is_dense(array, axes);
+}
+
+Layout Arguments::layout_of(const std::vector<Named>& maps, Layout otherwise) {
+  for (const auto& [name, map] : maps) {
+    const Array array = acquire(map, name.c_str(), false);
+    const bool last = is_channels_last(array);
+    if (last != is_planar(array, otherwise)) return last ? Layout::channels_last : otherwise;
+  }
+  return otherwise;
+}
+
 void check_layout(const Array& array, const std::vector<i64>& shape, Layout layout,
                   const char* name) {
   bool fits = array.shape.size() == shape.size();
@@ -114,15 +145,14 @@ void check_layout(const Array& array, const std::vector<i64>& shape, Layout layo
   for (const i64 side : array.shape) {
     if (side == 0) return;  // the strides of nothing mean nothing
   }
-  i64 dense = 1;
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    const bool last = i + 1 == shape.size();
-    if (array.shape[i] > 1 && (last || layout == Layout::dense) && array.stride[i] != dense) {
-      fail(name, layout == Layout::dense ? "a C-contiguous array" : "contiguous rows",
-           "strides " + shape_text(array.stride) + " for shape " + shape_text(array.shape));
-    }
-    dense *= array.shape[i];
-  }
+  const bool last = layout == Layout::channels_last;
+  if (last ? is_channels_last(array) : is_planar(array, layout)) return;
+  const char* const expected = last                      ? "channels-last maps, as the others"
+                               : layout == Layout::dense ? "a C-contiguous array"
+                                                         : "contiguous rows";
+  fail(name, expected,
+       std::string(!last && is_channels_last(array) ? "channels-last " : "") + "strides " +
+           shape_text(array.stride) + " for shape " + shape_text(array.shape));
 }
 
 void check_memory(Array& array, const char* name, bool writable) {

@@ -47,10 +47,13 @@ bool overlaps_itself(const Region& region);
 // The same elements at the same places.
 bool is_same(const Region& a, const Region& b);
 
-// Rows may lie apart, or the whole array must be one C-contiguous block.
-enum class Layout { rows, dense };
+// Rows may lie apart, or the whole array must be one block: C-contiguous, or maps [C, H, W] with the
+// channels of a pixel together.
+enum class Layout { rows, dense, channels_last };
 
 constexpr i64 kAny = -1;
+
+using Named = std::pair<std::string, py::handle>;
 
 // The arrays of one call: keeps them alive until the call has been issued, and in `_cuda` checks
 // that all lie on one device and makes the call's stream wait for the streams their producers name.
@@ -90,6 +93,10 @@ class Arguments {
 
   // From here on the output of this name may be the very array of that input.
   void allow_in_place(const char* output, const char* input) { in_place_ = {output, input}; }
+
+  // channels_last if the first of these maps [C, H, W] whose strides tell is that, else `otherwise`.
+  // All of them are to be taken as that.
+  Layout layout_of(const std::vector<Named>& maps, Layout otherwise);
 
   // float32 or float16: decides which instance of an op runs.
   Dtype float_type(py::handle object, const char* name);
@@ -145,6 +152,14 @@ View<T, N> Arguments::typed(const Array& array, const char* name,
   for (int i = 0; i < N; ++i) {
     view.shape[i] = array.shape[i];
     view.stride[i] = array.stride[i];
+  }
+  if constexpr (N == 3) {
+    // those of axes of length 1 may have been anything
+    const i64 channels = view.shape[0], height = view.shape[1], width = view.shape[2];
+    if (layout == Layout::channels_last) {
+      view = {view.data, {channels, height, width}, {1, width * channels, channels}};
+    }
+    if (layout == Layout::dense) view = make_view(view.data, channels, height, width);
   }
   return view;
 }

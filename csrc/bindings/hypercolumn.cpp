@@ -19,6 +19,8 @@ py::tuple as_levels(py::object levels) {
   return list;
 }
 
+std::string level_name(std::size_t l) { return "levels[" + std::to_string(l) + "]"; }
+
 template <class T>
 void check_sides(View<T, 3> map, const char* name) {
   check_positive(name, map.shape[0]);
@@ -31,16 +33,24 @@ void call_hypercolumn(py::object levels, py::object image, py::object image_weig
   const py::tuple list = as_levels(levels);
   with_float_type(arguments.float_type(list[0], "levels[0]"), [&](auto type) {
     using T = decltype(type);
+    Layout layout = Layout::rows;
+    if (kHypercolumnTakesChannelsLast) {
+      std::vector<Named> all;
+      for (std::size_t l = 0; l < list.size(); ++l) all.push_back({level_name(l), list[l]});
+      all.push_back({"out", out});
+      layout = arguments.layout_of(all, layout);
+    }
     i64 channels = kAny;
     Levels<const T> maps;
     maps.count = static_cast<int>(list.size());
     for (int l = 0; l < maps.count; ++l) {
-      const std::string name = "levels[" + std::to_string(l) + "]";
-      maps.level[l] = arguments.input<T, 3>(list[l], name.c_str(), {channels, kAny, kAny});
+      const std::string name = level_name(l);
+      maps.level[l] = arguments.input<T, 3>(list[l], name.c_str(), {channels, kAny, kAny},
+                                             layout);
       check_sides(maps.level[l], name.c_str());
       channels = maps.level[l].shape[0];
     }
-    const auto o = arguments.output<T, 3>(out, "out", {channels, kAny, kAny});
+    const auto o = arguments.output<T, 3>(out, "out", {channels, kAny, kAny}, layout);
     check_sides(o, "out");
     if (image.is_none() != image_weight.is_none()) {
       const char* missing = image.is_none() ? "image" : "image_weight";
@@ -63,7 +73,8 @@ void bind_hypercolumn(py::module_& m) {
   m.def("hypercolumn", &call_hypercolumn, "levels"_a, "image"_a, "image_weight"_a, "bias"_a, "out"_a,
         "stream"_a = 0,
         "levels: list of T [C, h, w]; image T [3, H, W] and image_weight float32 [C, 3], or None; "
-        "bias float32 [C] or None; out T [C, H, W]; T: float32 or float16.");
+        "bias float32 [C] or None; out T [C, H, W]; T: float32 or float16. In _cuda levels and out "
+        "also channels-last.");
 }
 
 }  // namespace trtseg

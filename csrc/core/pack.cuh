@@ -49,10 +49,5 @@ template <int N, class T>
 inline bool is_packable(View<T, 2> map) {
   return is_packable<N>(map.data) && (map.shape[0] == 1 || map.stride[0] % N == 0);
 }
-template <int N, class T>
-inline bool is_packable(View<T, 3> maps) {
-  return is_packable<N>(maps.data) && (maps.shape[1] == 1 || maps.stride[1] % N == 0) &&
-         (maps.shape[0] == 1 || maps.stride[0] % N == 0);
-}
 
 }  // namespace trtseg

@@ -14,8 +14,10 @@ namespace trtseg {
 
 using i64 = std::int64_t;
 
-// Strides count elements, not bytes. The last axis is always contiguous (stride 1); the others are
-// free, so that a crop of a larger image is a View. All offsets are 64 bit.
+// Strides count elements, not bytes. The last axis is contiguous (stride 1); the others are free, so
+// that a crop of a larger image is a View. Only where an op says so maps [C, H, W] may be
+// channels-last instead, with strides (1, W C, C): no element access by index then. All offsets are
+// 64 bit.
 // An optional argument that is absent is a View whose `data` is null.
 template <class T, int N>
 struct View {

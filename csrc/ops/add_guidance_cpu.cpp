@@ -4,6 +4,9 @@
 #include "core/simd.h"
 
 namespace trtseg {
+
+const bool kAddGuidanceTakesChannelsLast = false;
+
 namespace {
 
 // out = from + weight . maps for the first kMaps of `maps`, and the leaky ReLU of it where that

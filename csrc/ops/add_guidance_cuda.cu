@@ -1,122 +1,82 @@
-// Bytes, with s the size of T: (2 C + G) s a pixel, base and out once each and
-// the guidance once, for it stays in registers while a thread walks over the channels.
+// Bytes, with s the size of T: (2 C + G) s a pixel, base and out once each and the guidance once,
+// the rest from the caches.
+#include "core/channels.cuh"
 #include "core/check.cuh"
-#include "core/pack.cuh"
 #include "ops/add_guidance.h"
 
 namespace trtseg {
 
+const bool kAddGuidanceTakesChannelsLast = true;
+
 static constexpr int kThreads = 256;
+// A thread takes a pack of channels of so many pixels: all loads, then all stores. `out` may be the
+// base, so the compiler could not move a load across a store by itself.
+static constexpr int kPixels = 4;
 
-// The maps as [channels, pixels].
-template <class T>
-struct Planes {
-  const T* base;
-  const T* guidance;
-  const float* weight;  // [C, G]
-  i64 channels, pixels;
-  int maps;  // G
-  float slope;
-};
-
-// kMaps registers a pixel hold the guidance; maps beyond `maps` are never touched.
-template <class T, int N, int kMaps>
-static __device__ void load_guidance(const Planes<T>& in, i64 p, float (&guidance)[kMaps][N]) {
-#pragma unroll
-  for (int g = 0; g < kMaps; ++g) {
-    if (g >= in.maps) continue;
-    const Pack<T, N> pack = load_pack<N>(in.guidance + g * in.pixels + p);
-#pragma unroll
-    for (int i = 0; i < N; ++i) guidance[g][i] = to_float(pack.value[i]);
-  }
-}
-
-template <class T, int N, int kMaps>
-static __device__ void add_to(const Planes<T>& in, i64 c, const float (&guidance)[kMaps][N],
-                              float (&sum)[N]) {
-#pragma unroll
-  for (int g = 0; g < kMaps; ++g) {
-    if (g >= in.maps) continue;
-    const float w = in.weight[c * in.maps + g];
-#pragma unroll
-    for (int i = 0; i < N; ++i) sum[i] += w * guidance[g][i];
-  }
-}
-
-// A thread takes N pixels of `chunk` channels, kStep at a time: all loads, then all stores. `out`
-// may be the base, so the compiler could not move a load across a store by itself.
-static constexpr int kStep = 4;
-
-template <class T, int N, int kMaps>
+template <class T, bool kPacked>
 static __global__ void __launch_bounds__(kThreads)
-    add_guidance_kernel(Planes<T> in, T* out, int chunk) {
-  const i64 p = (static_cast<i64>(blockIdx.x) * kThreads + threadIdx.x) * N;
-  if (p >= in.pixels) return;
-  float guidance[kMaps][N];
-  load_guidance(in, p, guidance);
-  const i64 first = static_cast<i64>(blockIdx.y) * chunk;
-  const i64 end = first + chunk < in.channels ? first + chunk : in.channels;
-  for (i64 c = first; c < end; c += kStep) {
-    Pack<T, N> pack[kStep];
+    add_guidance_kernel(View<const T, 3> base, View<const T, 3> guidance,
+                        View<const float, 2> weight, View<T, 3> out, float slope) {
+  constexpr int N = kPack<T>;
+  const int maps = static_cast<int>(guidance.shape[0]);
+  __shared__ Pack<float, 4> weights[kMaxGuidance][kPacksAcross * N / 4];  // of this block's channels
+  const int channels = blockDim.x * N;
+  const i64 first = static_cast<i64>(blockIdx.y) * channels;
+  for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < maps * channels;
+       i += blockDim.x * blockDim.y) {
+    const int g = i / channels, k = i % channels;
+    weights[g][k / 4].value[k % 4] = first + k < base.shape[0] ? weight(first + k, g) : 0.0f;
+  }
+  __syncthreads();
+
+  const i64 pixels = base.shape[1] * base.shape[2];
+  const i64 p0 = static_cast<i64>(blockIdx.x) * blockDim.y * kPixels + threadIdx.y;
+  const Channels<kPacked, N> at(base.shape[0]);
+  if (at.count == 0) return;
+  // pixels beyond the last are read as the last, not written
+  i64 p[kPixels];
+  float sum[kPixels][N];
 #pragma unroll
-    for (int k = 0; k < kStep; ++k) {
-      if (c + k < end) pack[k] = load_pack<N>(in.base + (c + k) * in.pixels + p);
+  for (int i = 0; i < kPixels; ++i) {
+    p[i] = p0 + i * blockDim.y < pixels ? p0 + i * blockDim.y : pixels - 1;
+    at.read(base, 0, p[i], sum[i]);
+  }
+  for (int g = 0; g < maps; ++g) {
+    const Pack<float, 4>* w = &weights[g][threadIdx.x * N / 4];
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) {
+      const float value = to_float(guidance.row(g, 0)[p[i]]);
+#pragma unroll
+      for (int k = 0; k < N; ++k) sum[i][k] += w[k / 4].value[k % 4] * value;
     }
+  }
 #pragma unroll
-    for (int k = 0; k < kStep; ++k) {
-      if (c + k >= end) continue;
-      float sum[N];
+  for (int i = 0; i < kPixels; ++i) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) sum[i] = to_float(pack[k].value[i]);
-      add_to(in, c + k, guidance, sum);
-#pragma unroll
-      for (int i = 0; i < N; ++i) pack[k].value[i] = from_float<T>(leaky_relu(sum[i], in.slope));
-    }
-#pragma unroll
-    for (int k = 0; k < kStep; ++k) {
-      if (c + k < end) store_pack(out + (c + k) * in.pixels + p, pack[k]);
-    }
+    for (int k = 0; k < N; ++k) sum[i][k] = leaky_relu(sum[i][k], slope);
+    if (p0 + i * blockDim.y < pixels) at.write(out, 0, p[i], sum[i]);
   }
 }
 
-// Channels of one thread: all, unless that leaves the device with few blocks. Depends on the sizes
-// alone.
-static int channels_per_block(i64 channels, i64 pixel_blocks) {
-  i64 chunk = channels;
-  while (chunk > 4 && pixel_blocks * ((channels + chunk - 1) / chunk) < 1024) {
-    chunk = (chunk + 1) / 2;
-  }
-  return static_cast<int>(chunk);
-}
-
-template <class T, int N, int kMaps>
-static void launch(const Planes<T>& in, View<T, 3> out, cudaStream_t on) {
-  const unsigned blocks = ceil_div(in.pixels, kThreads * N);
-  const int chunk = channels_per_block(in.channels, blocks);
-  const dim3 grid(blocks, ceil_div(in.channels, chunk));
-  add_guidance_kernel<T, N, kMaps><<<grid, kThreads, 0, on>>>(in, out.data, chunk);
+template <class T, bool kPacked>
+static void launch(View<const T, 3> base, View<const T, 3> guidance, View<const float, 2> weight,
+                   View<T, 3> out, float slope, cudaStream_t on) {
+  constexpr int N = kPack<T>;
+  const dim3 block = block_of_packs<kPacked, N>(base.shape[0], kThreads);
+  const dim3 grid(ceil_div(base.shape[1] * base.shape[2], block.y * kPixels),
+                  ceil_div(base.shape[0], block.x * N));
+  add_guidance_kernel<T, kPacked><<<grid, block, 0, on>>>(base, guidance, weight, out, slope);
   check_cuda(cudaGetLastError(), "add_guidance");
 }
-
-// Up to six maps, the networks' number, stay in registers with a pack of pixels; more, one by one.
-static constexpr int kUsualMaps = 6;
 
 template <class T>
 void add_guidance(View<const T, 3> base, View<const T, 3> guidance, View<const float, 2> weight,
                   View<T, 3> out, float slope, Stream stream) {
-  constexpr int N = kPack<T>;
   const cudaStream_t on = cuda_stream(stream);
-  const Planes<T> in{base.data,     guidance.data, weight.data,
-                     base.shape[0], base.shape[1] * base.shape[2],
-                     static_cast<int>(guidance.shape[0]), slope};
-  const bool packed = in.pixels % N == 0 && is_packable<N>(base.data) &&
-                      is_packable<N>(guidance.data) && is_packable<N>(out.data);
-  if (in.maps > kUsualMaps) {
-    launch<T, 1, kMaxGuidance>(in, out, on);
-  } else if (packed) {
-    launch<T, N, kUsualMaps>(in, out, on);
+  if (has_packs<kPack<T>>(base) && has_packs<kPack<T>>(out)) {
+    launch<T, true>(base, guidance, weight, out, slope, on);
   } else {
-    launch<T, 1, kUsualMaps>(in, out, on);
+    launch<T, false>(base, guidance, weight, out, slope, on);
   }
 }
 

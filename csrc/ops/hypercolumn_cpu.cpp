@@ -4,6 +4,9 @@
 #include "core/parallel.h"
 
 namespace trtseg {
+
+const bool kHypercolumnTakesChannelsLast = false;
+
 namespace {
 
 // One task: so many channels, rows and columns of the output.

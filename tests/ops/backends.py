@@ -32,10 +32,14 @@ class Raw:
         self.module.distance_transform(self._in(mask), out, indices, scratch, limit_px)
         return (self._host(out), self._host(indices)) if return_indices else self._host(out)
 
+    def _maps(self, array):
+        """Maps of many channels, in the layout that the networks have them in."""
+        return self._in(array)
+
     def hypercolumn(self, levels, size, image=None, image_weight=None, bias=None):
-        out = self._out((levels[0].shape[0], *size), levels[0].dtype)
+        out = self._maps(np.full((levels[0].shape[0], *size), 77, levels[0].dtype))
         self.module.hypercolumn(
-            [self._in(level) for level in levels],
+            [self._maps(level) for level in levels],
             self._in(image),
             self._in(image_weight),
             self._in(bias),
@@ -44,9 +48,9 @@ class Raw:
         return self._host(out)
 
     def add_guidance(self, base, guidance, weight, slope=0.2):
-        out = self._out(base.shape, base.dtype)
+        out = self._maps(np.full(base.shape, 77, base.dtype))
         self.module.add_guidance(
-            self._in(base), self._in(guidance), self._in(weight), out, slope
+            self._maps(base), self._in(guidance), self._in(weight), out, slope
         )
         return self._host(out)
 
@@ -97,6 +101,15 @@ class Raw:
         out = self._out((3, *size), dtype)
         self.module.prepare_image(self._in(pixels), mean, scale, bgr, out)
         return self._host(out)
+
+
+class ChannelsLast(Raw):
+    """Maps of many channels lie channels-last, as the networks have them on a GPU."""
+
+    def _maps(self, array):
+        pixels = self._device(np.ascontiguousarray(array.transpose(1, 2, 0)))
+        axes = 2, 0, 1
+        return pixels.permute(axes) if hasattr(pixels, "permute") else pixels.transpose(axes)
 
 
 class Torch:

@@ -12,7 +12,7 @@ from devices import require_cuda
 from emulation.build import compiler
 from emulation.module import load
 
-from .backends import Raw, Torch
+from .backends import ChannelsLast, Raw, Torch
 
 
 def cpu():
@@ -26,7 +26,7 @@ def torch():
     return Torch()
 
 
-def cuda():
+def cuda(kind=Raw):
     try:
         from trtseg import _cuda
     except ImportError as error:
@@ -38,17 +38,22 @@ def cuda():
     def to_device(array):
         return torch.from_numpy(np.ascontiguousarray(array)).cuda()
 
-    return Raw("cuda", _cuda, to_device, lambda tensor: tensor.cpu().numpy())
+    return kind("cuda", _cuda, to_device, lambda tensor: tensor.cpu().numpy())
 
 
-def emulated():
+def emulated(kind=Raw):
     """The CUDA kernels, run on the host."""
     if compiler() is None:
         pytest.skip("no C++ compiler")
-    return Raw("emulated", load())
+    return kind("emulated", load())
 
 
 BACKENDS = {"cpu": cpu, "emulated": emulated, "torch": torch, "cuda": cuda}
+# `maps_backend`: for operations that take maps channels-last, too, where CUDA computes them
+LAYOUTS = {
+    "emulated_channels_last": functools.partial(emulated, ChannelsLast),
+    "cuda_channels_last": functools.partial(cuda, ChannelsLast),
+}
 
 
 @pytest.fixture
@@ -58,9 +63,14 @@ def rng():
 
 @functools.cache
 def make(name):
-    return BACKENDS[name]()
+    return {**BACKENDS, **LAYOUTS}[name]()
 
 
 @pytest.fixture(params=list(BACKENDS))
 def backend(request):
+    return make(request.param)
+
+
+@pytest.fixture(params=[*BACKENDS, *LAYOUTS])
+def maps_backend(request):
     return make(request.param)

@@ -18,22 +18,23 @@ def problem(rng, size, dtype, channels=6, maps=5):
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("size", SHAPES, ids=ids)
 @pytest.mark.parametrize("maps", [4, 5])
-def test_matches_reference(backend, size, dtype, maps, rng):
+def test_matches_reference(maps_backend, size, dtype, maps, rng):
     base, guidance, weight = problem(rng, size, dtype, maps=maps)
     tolerance = tolerances.with_storage(tolerances.GUIDANCE, dtype)
     expected = reference.add_guidance(base, guidance, weight)
-    found = backend.add_guidance(base, guidance, weight)
+    found = maps_backend.add_guidance(base, guidance, weight)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, expected, **tolerance)
 
 
-@pytest.mark.parametrize("channels", [1, 16, 33, 64])
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("channels", [1, 4, 16, 33, 64, 200])
 @pytest.mark.parametrize("maps", [1, 3, 6, 7, 16])
-def test_any_number_of_channels_and_maps(backend, channels, maps, rng):
-    base, guidance, weight = problem(rng, (7, 9), np.float32, channels, maps)
-    tolerance = tolerances.with_storage(tolerances.GUIDANCE, np.float32, scale=maps)
+def test_any_number_of_channels_and_maps(maps_backend, channels, maps, dtype, rng):
+    base, guidance, weight = problem(rng, (7, 9), dtype, channels, maps)
+    tolerance = tolerances.with_storage(tolerances.GUIDANCE, dtype, scale=maps)
     expected = reference.add_guidance(base, guidance, weight, slope=0.01)
-    found = backend.add_guidance(base, guidance, weight, slope=0.01)
+    found = maps_backend.add_guidance(base, guidance, weight, slope=0.01)
     np.testing.assert_allclose(found, expected, **tolerance)
 
 

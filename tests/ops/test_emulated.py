@@ -15,7 +15,7 @@ import tolerances
 from emulation.build import ROOT, compiler, sanitizer_preload
 from emulation.module import Control, Order, build_module, load
 
-from .backends import Raw
+from .backends import ChannelsLast, Raw
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
@@ -54,6 +54,13 @@ class Odd(Raw):
 @pytest.fixture(params=["aligned", "odd"])
 def emulated(request, control):
     return Odd() if request.param == "odd" else Raw("emulated", load())
+
+
+@pytest.fixture(params=["aligned", "odd", "channels_last", "odd_channels_last"])
+def with_maps(request, control):
+    """As `emulated`, for operations that take maps in both layouts."""
+    kind = ChannelsLast if "channels_last" in request.param else Raw
+    return kind("emulated", load(), to_device=odd if "odd" in request.param else np.array)
 
 
 def in_all_orders(control, call):
@@ -136,8 +143,8 @@ LEVEL_SIZES = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SHAPES)
 @pytest.mark.parametrize("levels", LEVEL_SIZES)
-@pytest.mark.parametrize("channels", [1, 6])
-def test_hypercolumn(emulated, control, size, dtype, levels, channels):
+@pytest.mark.parametrize("channels", [1, 6, 16])
+def test_hypercolumn(with_maps, control, size, dtype, levels, channels):
     random = rng(size, levels)
     sizes = LEVEL_SIZES[levels](*size)
     maps = [values(random, (channels, *s), dtype) for s in sizes]
@@ -146,7 +153,7 @@ def test_hypercolumn(emulated, control, size, dtype, levels, channels):
     tolerance = tolerances.with_storage(tolerances.BILINEAR, dtype)
     for extra in ({}, {"image": image, "image_weight": weight, "bias": bias}):
         (got,) = in_all_orders(
-            control, lambda extra=extra: emulated.hypercolumn(maps, size, **extra)
+            control, lambda extra=extra: with_maps.hypercolumn(maps, size, **extra)
         )
         np.testing.assert_allclose(got, reference.hypercolumn(maps, size, **extra), **tolerance)
 
@@ -154,7 +161,7 @@ def test_hypercolumn(emulated, control, size, dtype, levels, channels):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [*SHAPES, (64, 96)])
 @pytest.mark.parametrize(("channels", "maps"), [(1, 1), (3, 4), (64, 5), (33, 16), (9, 6)])
-def test_add_guidance(emulated, control, size, dtype, channels, maps):
+def test_add_guidance(with_maps, control, size, dtype, channels, maps):
     random = rng(size, channels)
     base = values(random, (channels, *size), dtype)
     guidance = values(random, (maps, *size), dtype)
@@ -162,17 +169,77 @@ def test_add_guidance(emulated, control, size, dtype, channels, maps):
     expected = reference.add_guidance(base, guidance, weight)
     scale = 4.0  # up to 16 products instead of 5
     tolerance = tolerances.with_storage(tolerances.GUIDANCE, dtype, scale)
-    (got,) = in_all_orders(control, lambda: emulated.add_guidance(base, guidance, weight))
+    (got,) = in_all_orders(control, lambda: with_maps.add_guidance(base, guidance, weight))
     np.testing.assert_allclose(got, expected, **tolerance)
 
 
-def test_add_guidance_in_place(emulated):
+def test_add_guidance_in_place(with_maps):
     random = rng("in place")
-    base, guidance = (values(random, (n, 6, 8), np.float32) for n in (7, 5))
-    weight = values(random, (7, 5), np.float32)
-    expected = emulated.add_guidance(base, guidance, weight)
-    emulated.module.add_guidance(base, guidance, weight, base, 0.2)
+    base, guidance = (values(random, (n, 6, 8), np.float32) for n in (8, 5))
+    weight = values(random, (8, 5), np.float32)
+    expected = with_maps.add_guidance(base, guidance, weight)
+    base = with_maps._maps(base)
+    with_maps.module.add_guidance(base, guidance, weight, base, 0.2)
     np.testing.assert_array_equal(base, expected)
+
+
+def channels_last(array):
+    return np.ascontiguousarray(array.transpose(1, 2, 0)).transpose(2, 0, 1)
+
+
+def test_all_maps_of_a_call_have_one_layout():
+    module, random = load(), rng("layouts")
+    small, large = (values(random, (8, *size), np.float32) for size in ((3, 4), (6, 8)))
+    pixel, out = values(random, (8, 1, 1), np.float32), np.full_like(large, 7)
+    guidance, weight = values(random, (2, 6, 8), np.float32), np.zeros((8, 2), np.float32)
+    other = channels_last(large)
+    nothing = None, None, None
+    for levels, target, name in (
+        ([channels_last(small), large], channels_last(out), r"levels\[1\]"),
+        # a single pixel is of either layout
+        ([pixel, channels_last(small)], out, "out"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: expected channels-last maps, as the oth"):
+            module.hypercolumn(levels, *nothing, target)
+    with pytest.raises(ValueError, match=r"levels\[1\]: expected contiguous rows, got channels-l"):
+        module.hypercolumn([small, other], *nothing, out)
+    with pytest.raises(ValueError, match="out: expected channels-last maps, as the others"):
+        module.add_guidance(other, guidance, weight, out, 0.2)
+    with pytest.raises(ValueError, match="out: expected a C-contiguous array, got channels-last"):
+        module.add_guidance(large, guidance, weight, other, 0.2)
+    assert (out == 7).all()
+    module.hypercolumn([pixel, channels_last(small)], *nothing, other)
+    module.hypercolumn([pixel, small], *nothing, out)
+    np.testing.assert_array_equal(out, other)
+
+
+def test_channels_last_is_for_cuda():
+    """The CPU's networks give C-contiguous maps: it refuses any others."""
+    from trtseg import _cpu
+
+    maps = channels_last(values(rng("cpu"), (8, 6, 8), np.float32))
+    with pytest.raises(ValueError, match=r"levels\[0\]: expected contiguous rows, got channels-l"):
+        _cpu.hypercolumn([maps], None, None, None, maps.copy())
+    with pytest.raises(ValueError, match="base: expected a C-contiguous array, got channels-last"):
+        _cpu.add_guidance(maps, maps[:1].copy(), np.zeros((8, 1), np.float32), maps, 0.2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layouts_agree_to_the_bit(control, dtype):
+    from trtseg import _cpu
+
+    random = rng("agree", dtype)
+    size = 33, 65
+    levels = [values(random, (16, *s), dtype) for s in LEVEL_SIZES["any"](*size)]
+    guidance, weight = values(random, (5, *size), dtype), values(random, (16, 5), np.float32)
+    found = []
+    for kind, module in ((Raw, _cpu), (Raw, load()), (ChannelsLast, load())):
+        backend = kind("", module)
+        base = backend.hypercolumn(levels, size)
+        found.append((base, backend.add_guidance(np.ascontiguousarray(base), guidance, weight)))
+    for other in found[1:]:
+        for first, second in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -30,25 +30,38 @@ def problem(rng, size, dtype, channels):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("size", SHAPES, ids=ids)
-def test_matches_reference(backend, size, dtype, rng):
+def test_matches_reference(maps_backend, size, dtype, rng):
     channels = 3 if size[0] > 100 else 9
     levels, image, weight, bias = problem(rng, size, dtype, channels)
     tolerance = tolerances.with_storage(tolerances.BILINEAR, dtype)
-    found = backend.hypercolumn(levels, size, image, weight, bias)
+    found = maps_backend.hypercolumn(levels, size, image, weight, bias)
     assert found.dtype == dtype
     expected = reference.hypercolumn(levels, size, image, weight, bias)
     np.testing.assert_allclose(found, expected, **tolerance)
-    found = backend.hypercolumn(levels[1:3], size)
+    found = maps_backend.hypercolumn(levels[1:3], size)
     np.testing.assert_allclose(found, reference.hypercolumn(levels[1:3], size), **tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("size", SHAPES[:3], ids=ids)
+@pytest.mark.parametrize("channels", [4, 8, 64, 200])
+def test_whole_packs_of_channels(maps_backend, size, dtype, channels, rng):
+    """Of 16 bytes, up to more of them than a block of threads spans."""
+    levels, image, weight, bias = problem(rng, size, dtype, channels)
+    np.testing.assert_allclose(
+        maps_backend.hypercolumn(levels, size, image, weight, bias),
+        reference.hypercolumn(levels, size, image, weight, bias),
+        **tolerances.with_storage(tolerances.BILINEAR, dtype),
+    )
 
 
 @pytest.mark.parametrize("source", [(1, 1), (1, 9), (5, 1), (2, 3), (40, 3), (700, 1100)], ids=ids)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 600)], ids=ids)
-def test_any_ratio(backend, size, source, rng):
+def test_any_ratio(maps_backend, size, source, rng):
     level = random(rng, (2, *source), np.float32)
     rtol, atol = tolerances.BILINEAR
     np.testing.assert_allclose(
-        backend.hypercolumn([level], size), reference.hypercolumn([level], size), rtol=rtol,
+        maps_backend.hypercolumn([level], size), reference.hypercolumn([level], size), rtol=rtol,
         atol=atol,
     )  # fmt: skip
 

@@ -66,17 +66,22 @@ def test_the_report_is_understood():
 
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc not found")
-@pytest.mark.parametrize("op", ["add_guidance", "hypercolumn"])
-def test_packs_are_stored_in_one_access(op, tmp_path):
-    """Of 16 bytes; of its own accord the compiler stores their values one by one."""
+@pytest.mark.parametrize(("op", "loads"), [("add_guidance", 4), ("hypercolumn", 5)])
+def test_packs_are_loaded_and_stored_in_one_access(op, loads, tmp_path):
+    """Of 16 bytes; of its own accord the compiler stores their values one by one.
+
+    Loads are counted: a pack of every pixel of a thread, or of every corner and the equal level.
+    """
     source, ptx = ROOT / "csrc" / "ops" / f"{op}_cuda.cu", tmp_path / "out.ptx"
     flags = ["-std=c++17", "-fmad=false", f"-I{ROOT / 'csrc'}", "-arch=compute_90", "-ptx"]
     subprocess.run([NVCC, *flags, "-o", str(ptx), str(source)], check=True)
     kernels = ptx.read_text().split(".entry ")[1:]
     packed = [kernel for kernel in kernels if "st.global.v4.u32" in kernel]
     assert len(packed) == 2, "float and half"
-    if op == "add_guidance":  # its packed kernels have nothing else to store
-        assert not any(re.search(r"st\.global\.(u16|f32|u32)", kernel) for kernel in packed)
+    for kernel in packed:
+        # nothing else is stored, and of maps in packs nothing else is loaded
+        assert not re.search(r"st\.global\.(?!v4)", kernel)
+        assert len(re.findall(r"ld\.global\.(?:nc\.)?v4\.", kernel)) >= loads
 
 
 @pytest.mark.slow
