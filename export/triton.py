@@ -14,16 +14,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from trtseg import bundle as bundles
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError
-from trtseg.runtime.engine import TensorSpec
+from trtseg.runtime.engine import TensorSpec, is_channels_last
 from trtseg.runtime.onnxruntime import PROVIDERS, OnnxEngine
+from trtseg.runtime.tensorrt.build_options import LAYOUT
 from trtseg.runtime.tensorrt.plan_cache import EngineCache
+from trtseg.runtime.tensorrt.plan_key import EngineKey
 
 PLATFORMS = {"onnxruntime": ("onnxruntime_onnx", "model.onnx"),
              "tensorrt": ("tensorrt_plan", "model.plan")}  # fmt: skip
@@ -91,14 +93,18 @@ def triton_models(
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{bundle.name}_{role}")
         engine = OnnxEngine(graph, name, [PROVIDERS["cpu"]])
         network, profiles = graph, 0
+        inputs, outputs = engine.inputs, engine.outputs
         if platform == "tensorrt":
             assert engines is not None
-            network, profiles = _plan(engines, f"{bundle.name}/{role}", graph, precision)
+            network, key = _plan(engines, f"{bundle.name}/{role}", graph, precision)
+            profiles = len(key.profiles.split())
+            if LAYOUT in key.options:
+                inputs, outputs = map(_on_gpu, (inputs, outputs))
         config = config_text(
             name,
             backend,
-            engine.inputs,
-            engine.outputs,
+            inputs,
+            outputs,
             kind=kind,
             instances=instances,
             profiles=profiles,
@@ -191,6 +197,8 @@ def config_text(
                 f"  name: {_quoted(spec.name)}",
                 f"  data_type: {_TYPES[spec.dtype.name]}",
                 f"  dims: [ {dims} ]",
+                # the bytes of a request, too, are then channels-last
+                *(["  is_non_linear_format_io: true"] if spec.channels_last else []),
                 "}",
             ]
     lines += ["instance_group {", f"  count: {instances}", f"  kind: {KINDS[kind]}"]
@@ -270,10 +278,17 @@ def _write_model(model: TritonModel, folder: Path, version: int) -> None:
             os.fsync(stream.fileno())
 
 
+def _on_gpu(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """As an engine has them."""
+    return tuple(
+        replace(spec, channels_last=is_channels_last(spec.name, spec.shape)) for spec in specs
+    )
+
+
 def _plan(
     engines: EngineCache, graph_name: str, graph: bytes, precision: str
-) -> tuple[bytes, int]:
-    """(the plan built from a graph, its number of profiles)."""
+) -> tuple[bytes, EngineKey]:
+    """The plan built from a graph, and its key."""
     digest = hashlib.sha256(graph).hexdigest()
     found = [
         entry.key
@@ -299,7 +314,7 @@ def _plan(
     plan = engines.load(key)
     if plan is None:
         raise EngineError(f"{graph_name}: {engines.path(key)} is damaged; build it again")
-    return plan, len(key.profiles.split())
+    return plan, key
 
 
 def _parameters(bundle: Bundle, role: str, precision: str) -> dict[str, str]:

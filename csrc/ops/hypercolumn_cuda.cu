@@ -14,13 +14,16 @@ namespace trtseg {
 const bool kHypercolumnTakesChannelsLast = true;
 
 static constexpr int kThreads = 128, kRows = 4;
+// Channels of a thread; value by value four corners of a pack of half would not fit its registers.
+template <class T, bool kPacked>
+constexpr int kChannels = kPacked ? kPack<T> : 4;
 
 template <class T, bool kPacked>
 static __global__ void __launch_bounds__(kThreads)
     hypercolumn_kernel(const __grid_constant__ Levels<const T> levels, View<const T, 3> image,
                        View<const float, 2> image_weight, View<const float, 1> bias, View<T, 3> out,
                        unsigned blocks_across) {
-  constexpr int N = kPack<T>;
+  constexpr int N = kChannels<T, kPacked>;
   const i64 height = out.shape[1], width = out.shape[2];
   const i64 y0 = static_cast<i64>(blockIdx.x / blocks_across) * kRows;
   const i64 x0 = static_cast<i64>(blockIdx.x % blocks_across) * blockDim.y;
@@ -92,7 +95,7 @@ template <class T, bool kPacked>
 static void launch(const Levels<const T>& levels, View<const T, 3> image,
                    View<const float, 2> image_weight, View<const float, 1> bias, View<T, 3> out,
                    cudaStream_t on) {
-  constexpr int N = kPack<T>;
+  constexpr int N = kChannels<T, kPacked>;
   const dim3 block = block_of_packs<kPacked, N>(out.shape[0], kThreads);
   const unsigned across = ceil_div(out.shape[2], block.y);
   const dim3 grid(across * ceil_div(out.shape[1], kRows), ceil_div(out.shape[0], block.x * N));

@@ -21,6 +21,7 @@ from trtseg.cli import main
 from trtseg.errors import EngineError
 from trtseg.export.triton import config_text, triton_models, write_repository
 from trtseg.runtime.engine import TensorSpec
+from trtseg.runtime.tensorrt.build_options import LAYOUT
 from trtseg.runtime.tensorrt.bundle_plans import requests
 from trtseg.runtime.tensorrt.device_memory import Gpu
 from trtseg.runtime.tensorrt.plan_cache import EngineCache
@@ -135,8 +136,22 @@ def test_plans_come_from_a_folder_of_engines(
         config = read(folder)
         assert config["platform"] == ["tensorrt_plan"]
         assert config["instance_group"][0]["profile"] == ["0", "1"]  # static and dynamic
+        # the server has to be told which tensors of an engine are channels-last
+        tensors = (*config["input"], *config["output"])
+        last = {t["name"][0] for t in tensors if t.get("is_non_linear_format_io") == ["true"]}
         role = folder.name.removeprefix("tiny_")
+        wanted = {"encoder": {"level_0", "level_1", "level_2"}, "segment": {"x"}, "select": set()}
+        assert last == wanted[role]
         assert (folder / "7" / "model.plan").read_bytes() == f"plan of {role}".encode()
+
+
+def test_plans_from_before_are_planar(tiny: Bundle, tmp_path: Path) -> None:
+    cache, gpu = EngineCache(tmp_path / "old"), Gpu(0, "A100", "8.0", 40960)
+    for request in requests(tiny, flavour="tensorrt", version="11.4", gpu=gpu):
+        old = request.key.options.replace(LAYOUT, "").rstrip()
+        cache.store(dataclasses.replace(request.key, options=old), b"plan")
+    for model in triton_models(tiny, platform="tensorrt", engines=cache):
+        assert "is_non_linear_format_io" not in model.config
 
 
 def test_engines_that_do_not_serve(tiny: Bundle, engines: EngineCache, tmp_path: Path) -> None:

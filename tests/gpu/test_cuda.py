@@ -18,6 +18,7 @@ from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory  # noqa: E402
 from trtseg.nn import engines  # noqa: E402
 from trtseg.nn.bundle_weights import load_network  # noqa: E402
+from trtseg.runtime.engine import TensorSpec, pixels_of  # noqa: E402
 from trtseg.runtime.pipeline.recording import RUNS_BEFORE_RECORDING  # noqa: E402
 from trtseg.runtime.segmenter import Segmenter  # noqa: E402
 from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy, record_cuda_graph  # noqa: E402
@@ -84,6 +85,32 @@ def test_copies_go_there_and_back_and_convert_cuda(memory) -> None:
     strided = np.ascontiguousarray(values.transpose(2, 0, 1)).transpose(1, 2, 0)
     memory.copy(strided, array)
     np.testing.assert_array_equal(memory.host(array), values)
+
+
+def test_channels_last_goes_there_and_back_cuda(memory) -> None:
+    spec = TensorSpec("x", np.dtype(np.float16), (1, 16, None, None), channels_last=True)
+    values = np.random.default_rng(0).standard_normal((1, 16, 33, 65)).astype(np.float16)
+    first, second = (spec.empty(memory, values.shape) for _ in range(2))
+    memory.copy(values, first)
+    memory.copy(first, second)
+    assert spec.takes(second)
+    np.testing.assert_array_equal(memory.host(second), values)
+    planar = memory.empty(values.shape, spec.dtype)
+    memory.copy(second, planar)
+    np.testing.assert_array_equal(memory.host(planar), values)
+
+
+def test_features_are_channels_last_cuda(load) -> None:
+    """From the encoder to the selector, and the copies between torch's tensors and the buffers
+    keep the layout."""
+    segmenter = load()
+    encoded = segmenter.encode(picture_of(SIZE))
+    segmenter.session(encoded, focus=None).add_click(320, 240)
+    (lane,) = segmenter.pipeline.lanes._idle
+    (encode,), (click,) = lane.encoders.kept.values(), lane.clicks.kept.values()
+    for array in (encoded.base, *encode.levels, click.x, click.outputs["features"]):
+        assert pixels_of(array).flags.c_contiguous
+        assert not array.flags.c_contiguous
 
 
 def test_a_limit_holds_cuda(cupy) -> None:

@@ -62,6 +62,9 @@ class DeviceArray:
     def __getitem__(self, key: object) -> DeviceArray:
         return DeviceArray(self.values[_plain(key)])
 
+    def transpose(self, *axes: int) -> DeviceArray:
+        return DeviceArray(self.values.transpose(axes))
+
     def reshape(self, *shape: int) -> DeviceArray:
         return DeviceArray(self.values.reshape(*shape))
 
@@ -86,6 +89,7 @@ class DeviceArray:
     def set(self, values: np.ndarray, stream=None) -> None:
         assert values.dtype == self.dtype
         assert values.shape == self.shape
+        assert self.flags.c_contiguous, "cannot set to a non-contiguous array"
         (stream or current_stream()).queue(lambda: np.copyto(self.values, values))
 
 

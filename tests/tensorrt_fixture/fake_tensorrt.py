@@ -47,6 +47,11 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
         FLOAT = 0
         HALF = 1
 
+    class TensorFormat(enum.IntEnum):
+        LINEAR = 0
+        HWC8 = 4
+        HWC = 8
+
     kinds = {np.dtype(np.float32): DataType.FLOAT, np.dtype(np.float16): DataType.HALF}
     dtypes = {kind: dtype for dtype, kind in kinds.items()}
 
@@ -56,6 +61,7 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
     class Tensor:
         def __init__(self, name: str, dtype: DataType, shape: tuple[int, ...]) -> None:
             self.name, self.dtype, self.shape = name, dtype, shape
+            self.allowed_formats = 1 << TensorFormat.LINEAR
 
     class Layer:
         def __init__(self, node: onnx.NodeProto, kind: object, dtype: DataType) -> None:
@@ -72,15 +78,20 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
         def __init__(self) -> None:
             self.onnx = b""
             self.inputs: list[Tensor] = []
+            self.outputs: list[Tensor] = []
             self.layers: list[Layer] = []
             self.weights: set[str] = set()
             self.refittable: set[str] = set()
 
         num_inputs = property(lambda self: len(self.inputs))
+        num_outputs = property(lambda self: len(self.outputs))
         num_layers = property(lambda self: len(self.layers))
 
         def get_input(self, index: int) -> Tensor:
             return self.inputs[index]
+
+        def get_output(self, index: int) -> Tensor:
+            return self.outputs[index]
 
         def get_layer(self, index: int) -> Layer:
             return self.layers[index]
@@ -104,11 +115,15 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             network.onnx = data
             network.weights = {weight.name for weight in model.graph.initializer}
             types_ = {w.name: numpy_helper.to_array(w).dtype for w in model.graph.initializer}
-            for value in model.graph.input:
-                tensor = value.type.tensor_type
-                kind = DataType.HALF if tensor.elem_type == 10 else DataType.FLOAT
-                shape = tuple(d.dim_value or -1 for d in tensor.shape.dim)
-                network.inputs.append(Tensor(value.name, kind, shape))
+            for values, tensors in (
+                (model.graph.input, network.inputs),
+                (model.graph.output, network.outputs),
+            ):
+                for value in values:
+                    tensor = value.type.tensor_type
+                    kind = DataType.HALF if tensor.elem_type == 10 else DataType.FLOAT
+                    shape = tuple(d.dim_value or -1 for d in tensor.shape.dim)
+                    tensors.append(Tensor(value.name, kind, shape))
             for node in model.graph.node:
                 if node.op_type == "Cast":
                     to = onnx.helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
@@ -188,7 +203,13 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             ]
             every = any(flag is BuilderFlag.REFIT for flag in config.flags)
             refittable = network.weights if every else network.refittable
-            return _MAGIC + pickle.dumps((network.onnx, profiles, sorted(refittable)))
+            formats = {}
+            for tensor in (*network.inputs, *network.outputs):
+                (only,) = (f for f in TensorFormat if tensor.allowed_formats == 1 << f)
+                bound = {TensorFormat.HWC8: DataType.HALF, TensorFormat.HWC: DataType.FLOAT}
+                assert bound.get(only, tensor.dtype) is tensor.dtype, "a format is bound to a type"
+                formats[tensor.name] = int(only)
+            return _MAGIC + pickle.dumps((network.onnx, profiles, sorted(refittable), formats))
 
     class NetworkDefinitionCreationFlag(enum.IntEnum):
         STRONGLY_TYPED = 1
@@ -225,8 +246,11 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             return Engine(*pickle.loads(plan[len(_MAGIC) :]), self._logger)
 
     class Engine:
-        def __init__(self, data: bytes, profiles: list, refittable: list, logger) -> None:
+        def __init__(
+            self, data: bytes, profiles: list, refittable: list, formats: dict, logger
+        ) -> None:
             self.logger, self.profiles, self.refittable = logger, profiles, refittable
+            self.formats = formats
             self.model = onnx.load_model_from_string(data)
             self.start()
             self.inputs = [node.name for node in self.session.get_inputs()]
@@ -253,6 +277,9 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
             return tuple(s if isinstance(s, int) else -1 for s in self.nodes[name].shape)
+
+        def get_tensor_format(self, name: str) -> TensorFormat:
+            return TensorFormat(self.formats[name])
 
         def get_tensor_dtype(self, name: str) -> DataType:
             half = self.nodes[name].type == "tensor(float16)"
@@ -359,7 +386,12 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             dtype = dtypes[self.engine.get_tensor_dtype(name)]
             size = int(np.prod(shape)) * dtype.itemsize
             buffer = (ctypes.c_uint8 * size).from_address(addresses[name])
-            return np.frombuffer(buffer, dtype).reshape(shape)
+            values = np.frombuffer(buffer, dtype)
+            if self.engine.formats[name] == TensorFormat.LINEAR:
+                return values.reshape(shape)
+            n, c, h, w = shape
+            assert c % 8 == 0, "channels are padded to a multiple of 8, for which there is no room"
+            return values.reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
     class Weights:
         def __init__(self, kind: DataType, address: int, count: int) -> None:
@@ -403,9 +435,10 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
 
     trt.fail_refit = False
     for item in (
-        ILogger, DataType, LayerType, OnnxParser, Builder, NetworkDefinitionCreationFlag,
-        BuilderFlag, HardwareCompatibilityLevel, MemoryPoolType, TensorIOMode,
-        ExecutionContextAllocationStrategy, TensorLocation, Runtime, Weights, Refitter,
+        ILogger, DataType, TensorFormat, LayerType, OnnxParser, Builder,
+        NetworkDefinitionCreationFlag, BuilderFlag, HardwareCompatibilityLevel, MemoryPoolType,
+        TensorIOMode, ExecutionContextAllocationStrategy, TensorLocation, Runtime,
+        Weights, Refitter,
     ):  # fmt: skip
         setattr(trt, item.__name__, item)
     trt.IErrorRecorder = trt.IProgressMonitor = Empty

@@ -128,7 +128,7 @@ def time_stages(
     encoded = pipeline.encode(picture, region)
     encode = EncodeBuffers(pipeline.stages, memory, size)
     click = ClickBuffers(pipeline.stages, memory, size)
-    base = memory.empty(encoded.base.shape, encoded.base.dtype)
+    base = pipeline.stages.empty_base(memory, size)
 
     def recorded(stage: Callable[[], None]) -> Callable[[], None]:
         """A stage by itself as it runs within a click: replayed, where clicks are."""

@@ -27,6 +27,7 @@ from trtseg.runtime.engine import (
     TensorSpec,
     Work,
     check_buffers,
+    is_channels_last,
 )
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.tensorrt.device_memory import CudaMemory, load_cupy
@@ -48,7 +49,8 @@ def load(
         network: left as it is; a copy runs.
         device: "cpu", "cuda" or "cuda:1".
         half: FP16 weights and buffers; on a CPU that is some 150 times slower.
-        channels_last: the memory layout inside the networks.
+        channels_last: the memory layout inside the networks, and on a GPU of the features that
+            go in and out.
         cuda_graphs: replay each click, and the encoder, as one CUDA graph.
 
     Raises:
@@ -80,7 +82,10 @@ def load(
     }
 
     def spec(name: str, count: int) -> TensorSpec:
-        return TensorSpec(name, element, (1, count, None, None))
+        shape = (1, count, None, None)
+        # the CPU's kernels take C-contiguous maps alone
+        last = channels_last and place.type == "cuda" and is_channels_last(name, shape)
+        return TensorSpec(name, element, shape, last)
 
     def engine(
         role: str, run: Function, inputs: list[TensorSpec], outputs: list[TensorSpec]

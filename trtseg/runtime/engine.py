@@ -7,7 +7,8 @@ An implementation is a module with `load(bundle, *, device, threads, precision) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,11 +33,62 @@ def on_host(array: Array) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named input or output of a network; None in `shape` is a free dimension."""
+    """A named input or output of a network.
+
+    Attributes:
+        name: by which the pipeline knows it.
+        dtype: of the buffer.
+        shape: None is a free dimension.
+        channels_last: [1, C, H, W] of which the channels of a pixel lie together, as torch's
+            memory format of that name, in place of a C-contiguous buffer.
+    """
 
     name: str
     dtype: np.dtype
     shape: tuple[int | None, ...]
+    channels_last: bool = False
+
+    def takes(self, array: Array) -> bool:
+        """Whether a NumPy or CuPy array of the right shape is of this dtype and layout."""
+        stored = pixels_of(array) if self.channels_last else array
+        return bool(array.dtype == self.dtype and stored.flags.c_contiguous)
+
+    def empty(self, memory: Memory, shape: tuple[int, ...]) -> Array:
+        """An uninitialised buffer of this dtype and layout.
+
+        Raises:
+            OutOfMemory: no room.
+        """
+        if not self.channels_last:
+            return memory.empty(shape, self.dtype)
+        batch, channels, height, width = shape
+        pixels = memory.empty((batch, height, width, channels), self.dtype)
+        return pixels.transpose(0, 3, 1, 2)
+
+
+def pixels_of(maps: Array) -> Array:
+    """[..., C, H, W] seen as [..., H, W, C]: C-contiguous where the maps are channels-last."""
+    axes = range(len(maps.shape))
+    return maps.transpose(*axes[:-3], *axes[-2:], axes[-3])
+
+
+_FEATURES = re.compile(r"x|features|(level|map)_\d+")
+
+
+def is_channels_last(name: str, shape: Sequence[int | None]) -> bool:
+    """Whether an input or output of our networks is channels-last on a GPU.
+
+    That is how the fast convolutions and our kernels take features, if a pixel's channels are whole
+    accesses of 16 bytes in either precision. Images, guidance and masks are few maps, drawn, chosen
+    and shown plane by plane.
+
+    Args:
+        name: of the tensor.
+        shape: [1, C, H, W]; None or -1 for a free dimension.
+    """
+    channels = shape[1] if len(shape) == 4 else None
+    return bool(_FEATURES.fullmatch(name) and channels and channels % 8 == 0)
+
 
 
 def check_buffers(name: str, specs: Iterable[TensorSpec], buffers: Mapping[str, Array]) -> None:
@@ -48,7 +100,7 @@ def check_buffers(name: str, specs: Iterable[TensorSpec], buffers: Mapping[str, 
         buffers: by the name of the tensor.
 
     Raises:
-        EngineError: one is missing, not C-contiguous, or of another dtype or shape.
+        EngineError: one is missing, or of another dtype, shape or layout.
     """
     for spec in specs:
         array = buffers.get(spec.name)
@@ -58,10 +110,11 @@ def check_buffers(name: str, specs: Iterable[TensorSpec], buffers: Mapping[str, 
             expected in (None, actual)
             for expected, actual in zip(spec.shape, array.shape, strict=True)
         )
-        if not fits or array.dtype != spec.dtype or not array.flags.c_contiguous:
+        if not fits or not spec.takes(array):
+            layout = "channels-last" if spec.channels_last else "contiguous"
             raise EngineError(
-                f"{name}: {spec.name}: expected contiguous {spec.dtype} {list(spec.shape)}, "
-                f"got {array.dtype} {list(array.shape)}"
+                f"{name}: {spec.name}: expected {layout} {spec.dtype} {list(spec.shape)}, "
+                f"got {array.dtype} {list(array.shape)} with strides {list(array.strides)}"
             )
 
 

@@ -6,6 +6,7 @@ kernels are not."""
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import sys
 import threading
 from dataclasses import replace
@@ -20,6 +21,7 @@ from trtseg import bundle as bundles
 from trtseg.cli import main
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
 from trtseg.runtime import tensorrt
+from trtseg.runtime.engine import TensorSpec, pixels_of
 from trtseg.runtime.pipeline.buffers import RECORDED_CLICKS, ROOM
 from trtseg.runtime.pipeline.lanes import LANES
 from trtseg.runtime.pipeline.recording import RUNS_BEFORE_RECORDING, Recorded
@@ -69,8 +71,10 @@ def bound(engine: TensorRTEngine, size: tuple[int, int], seed: int = 0, memory=N
     """On the engine's own memory, or on a lane of it."""
     memory = memory or engine.memory
     x = np.random.default_rng(seed).standard_normal((1, 8, *size)).astype(np.float32)
-    shapes = engine.output_shapes({"x": x.shape})
-    buffers = {"x": memory.array(x), "masks": memory.empty(shapes["masks"], np.float32)}
+    shapes = {"x": x.shape, **engine.output_shapes({"x": x.shape})}
+    specs = (*engine.inputs, *engine.outputs)
+    buffers = {spec.name: spec.empty(memory, shapes[spec.name]) for spec in specs}
+    memory.copy(x, buffers["x"])
     return engine.bind(buffers, memory.stream), buffers, x
 
 
@@ -92,9 +96,9 @@ class Replayed:
 
 def test_an_engine_runs_and_replays_one_graph(trt, memory, tmp_path: Path) -> None:
     engine = small_engine(trt, memory, tmp_path)
-    assert [(s.name, s.dtype, s.shape) for s in (*engine.inputs, *engine.outputs)] == [
-        ("x", np.float32, (1, 8, None, None)),
-        ("masks", np.float32, (1, 6, None, None)),
+    assert [*engine.inputs, *engine.outputs] == [
+        TensorSpec("x", np.dtype(np.float32), (1, 8, None, None), channels_last=True),
+        TensorSpec("masks", np.dtype(np.float32), (1, 6, None, None)),
     ]
     binding, buffers, x = bound(engine, (12, 16))
     network = Replayed(binding, memory)
@@ -150,11 +154,13 @@ def test_one_scratch_serves_all_sizes_and_engines(trt, memory, tmp_path: Path) -
 
 def test_wrong_buffers_are_refused(trt, memory, tmp_path: Path) -> None:
     engine = small_engine(trt, memory, tmp_path)
-    x = memory.empty((1, 8, 12, 16), np.float32)
+    x = engine.inputs[0].empty(memory, (1, 8, 12, 16))
+    planar = memory.empty((1, 8, 12, 16), np.float32)
     masks = memory.empty((1, 6, 12, 16), np.float32)
     shifted = memory.empty((6 * 12 * 16 + 1,), np.float32)[1:].reshape(1, 6, 12, 16)
     for buffers, words in (
         ({"x": x}, "no buffer for 'masks'"),
+        ({"x": planar, "masks": masks}, "x: expected channels-last float32"),
         ({"x": x, "masks": masks[:, :5]}, "expected contiguous"),
         ({"x": x, "masks": memory.empty((1, 6, 12, 16), np.float16)}, "got float16"),
         ({"x": x, "masks": memory.empty((1, 6, 13, 16), np.float32)}, "expected shape"),
@@ -164,6 +170,30 @@ def test_wrong_buffers_are_refused(trt, memory, tmp_path: Path) -> None:
             engine.bind(buffers, memory.stream)
     with pytest.raises(EngineError, match="stream"):
         engine.bind({"x": x, "masks": masks}, 12345)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "layout"),
+    # HWC8 would pad 12 channels to 16
+    [("float16", 16, "HWC8"), ("float32", 16, "HWC"), ("float16", 12, "LINEAR")],
+)
+def test_features_are_channels_last_where_they_fill_accesses(
+    trt, memory, tmp_path: Path, dtype, channels, layout
+) -> None:
+    path = graphs.segment(tmp_path / "f.onnx", dtype=dtype, channels=channels, dilations=(1,))
+    build = BuildOptions(precision="fp16" if dtype == "float16" else "fp32")
+    plan = build_engine(path, [Profile.static((12, 16))], options=build).plan
+    engine = TensorRTEngine(load_tensorrt(), plan, "f", memory=memory)
+    assert engine.handle.get_tensor_format("x").name == layout
+    assert engine.handle.get_tensor_format("masks").name == "LINEAR"
+    (x,), (masks,) = engine.inputs, engine.outputs
+    assert x.channels_last == (layout != "LINEAR")
+    values = np.random.default_rng(0).standard_normal((1, channels, 12, 16)).astype(dtype)
+    buffers = {"x": x.empty(memory, values.shape), "masks": masks.empty(memory, (1, 6, 12, 16))}
+    memory.copy(values, buffers["x"])
+    np.testing.assert_array_equal(memory.host(buffers["x"]), values)
+    engine.bind(buffers, memory.stream).run()
+    np.testing.assert_array_equal(memory.host(buffers["masks"]), expected(engine, values))
 
 
 def test_a_failing_run_says_what_tensorrt_said(trt, memory, tmp_path: Path) -> None:
@@ -378,6 +408,56 @@ def test_the_same_masks_as_onnx_runtime(trt, tiny, image, tmp_path: Path) -> Non
         np.testing.assert_array_equal(*masks)
     masks = [session.undo().mask for session in sessions]
     np.testing.assert_array_equal(*masks)
+
+
+def is_planar(array) -> bool:
+    return array.flags.c_contiguous
+
+
+def test_nothing_is_reformatted_between_networks_and_kernels(
+    monkeypatch, trt, tiny, image, tmp_path: Path
+) -> None:
+    """Features channels-last, all else plane by plane, as the next one reads it."""
+    ours = both(tiny, tmp_path)[0]
+    copy = CudaMemory.copy
+
+    def same_layout(self, source, out) -> None:
+        if len(out.shape) >= 3 and not isinstance(source, np.ndarray):
+            assert is_planar(source) == is_planar(out)
+        copy(self, source, out)
+
+    monkeypatch.setattr(CudaMemory, "copy", same_layout)
+    session = ours.session(ours.encode(image), focus=None)
+    for x, y, positive in POSITIONS[: RUNS_BEFORE_RECORDING + 2]:
+        session.add_click(x, y, positive)
+    (lane,) = ours.pipeline.lanes._idle
+    (encode,), (click,) = lane.encoders.kept.values(), lane.clicks.kept.values()
+    features = [*encode.levels, session.encoded.base, click.base, click.x]
+    assert len(features) == 6
+    for array in features:
+        assert pixels_of(array).flags.c_contiguous
+        assert not is_planar(array)
+    planes = [encode.image, click.guidance.maps, click.scores, *click.outputs.values()]
+    assert all(map(is_planar, planes))
+
+
+def test_encodings_come_from_other_backends(trt, tiny, image, tmp_path: Path) -> None:
+    """C-contiguous, from the host or a file: taken over in this pipeline's layout, and back."""
+    ours, theirs = both(tiny, tmp_path)
+    wanted = theirs.session(theirs.encode(image), focus=None).add_click(30, 40).mask
+    moved = pickle.loads(pickle.dumps(theirs.encode(image))).with_image(image)
+    assert not is_planar(ours.pipeline.adopt(moved).base)
+    np.testing.assert_array_equal(ours.session(moved, focus=None).add_click(30, 40).mask, wanted)
+    back = pickle.loads(pickle.dumps(ours.encode(image))).with_image(image)
+    np.testing.assert_array_equal(theirs.session(back, focus=None).add_click(30, 40).mask, wanted)
+
+
+def test_levels_that_lie_otherwise_than_x_are_refused(trt, tiny, tmp_path: Path) -> None:
+    engines = both(tiny, tmp_path)[0].engines
+    planar = [replace(spec, channels_last=False) for spec in engines.encoder.outputs]
+    engines.encoder.outputs = tuple(planar)
+    with pytest.raises(EngineError, match="level_0: expected channels-last, as segment's x, got C"):
+        Segmenter(bundles.read(tiny), engines)
 
 
 def both(tiny: Path, folder: Path, **options) -> tuple[Segmenter, Segmenter]:

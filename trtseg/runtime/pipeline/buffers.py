@@ -22,6 +22,7 @@ from trtseg.runtime.engine import (
     HostMemory,
     Memory,
     Recorder,
+    TensorSpec,
 )
 from trtseg.runtime.image import Picture, prepare
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
@@ -65,6 +66,15 @@ class Model:
         x = (1, self.manifest.channels, *self.grid(size))
         return {"x": x, **self.map_shapes(size)}
 
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """What `segment` reads, by name. An image's base, which becomes x, lies as that does."""
+        return {spec.name: spec for spec in self.engines.segment.inputs}
+
+    def empty_base(self, memory: Memory, size: tuple[int, int]) -> Array:
+        """Room for the base of an image at a working size, [C, h, w]."""
+        return self.inputs["x"].empty(memory, (1, self.manifest.channels, *self.grid(size)))[0]
+
 
 class EncodeBuffers:
     """All that encoding reads and writes at one working size, and its stages: `prepare`, `encode`,
@@ -95,7 +105,7 @@ class EncodeBuffers:
             self.maps: list[Array] = []
             return
         shapes = engine.output_shapes({"image": self._staged.shape})
-        outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in engine.outputs}
+        outputs = {o.name: o.empty(memory, shapes[o.name]) for o in engine.outputs}
         self.levels = [outputs[f"level_{i}"][0] for i in range(manifest.levels)]
         self.maps = [outputs[name] for name in model.map_shapes(size)]
         self._network = engine.bind({"image": self.image, **outputs}, memory.stream)
@@ -166,14 +176,16 @@ class ClickBuffers:
         self._weight = model.parameters["guidance_weight"]
         self._threshold = manifest.threshold
         grid = model.grid(size)
-        dtype = segment.inputs[0].dtype
-        self.x: Array = memory.empty((1, manifest.channels, *grid), dtype)
-        # engines are bound to these, so that each image's maps are copied here
-        self.maps: dict[str, Array] = {
-            name: memory.empty(shape, dtype) for name, shape in model.map_shapes(size).items()
+        inputs = {
+            name: model.inputs[name].empty(memory, shape)
+            for name, shape in model.segment_shapes(size).items()
         }
+        self.x: Array = inputs.pop("x")
+        # engines are bound to these, so that each image's maps are copied here
+        self.maps: dict[str, Array] = inputs
+        dtype = self.x.dtype
         shapes = segment.output_shapes(model.segment_shapes(size))
-        self.outputs = {o.name: memory.empty(shapes[o.name], o.dtype) for o in segment.outputs}
+        self.outputs = {o.name: o.empty(memory, shapes[o.name]) for o in segment.outputs}
         self.guidance = GuidanceMaps(
             manifest.guidance, grid, manifest.base_stride, memory, dtype,
             room=ROOM if self._recorder is not None else 0,
@@ -182,30 +194,30 @@ class ClickBuffers:
         # encoding's own array is read.
         self.base: Array = None
         if self._recorder is not None:
-            self.base = memory.empty((manifest.channels, *grid), dtype)
+            self.base = model.empty_base(memory, size)
         self._loaded: weakref.ref[EncodedImage] | None = None
         self.scores: Array | None = None
         self.host_scores = np.zeros((1, manifest.candidates), np.float32)
         self._select: Binding | None = None
         self._image: Array | None = None
-        # What the selector reads in another dtype is copied for it.
+        # What the selector reads in another dtype or layout is copied for it.
         self._copies: list[tuple[Array, Array]] = []
         if select is not None:
             dtype = select.outputs[0].dtype
             self.scores = memory.empty((1, manifest.candidates), dtype)
             self.host_scores = memory.staging((1, manifest.candidates), dtype)
             shared = {"guidance": self.guidance.maps, **self.outputs}
-            inputs = {}
+            given = {}
             for spec in select.inputs:
                 source = shared.get(spec.name)
                 array = source
                 if source is None:
-                    array = self._image = memory.empty((1, 3, *grid), spec.dtype)
-                elif source.dtype != spec.dtype:
-                    array = memory.empty(source.shape, spec.dtype)
+                    array = self._image = spec.empty(memory, (1, 3, *grid))
+                elif not spec.takes(source):
+                    array = spec.empty(memory, source.shape)
                     self._copies.append((source, array))
-                inputs[spec.name] = array
-            self._select = select.bind({**inputs, "scores": self.scores}, memory.stream)
+                given[spec.name] = array
+            self._select = select.bind({**given, "scores": self.scores}, memory.stream)
         self._segments: OrderedDict[Engine, Binding] = OrderedDict()
         self._runs: OrderedDict[tuple[Binding, tuple[int, int] | None], _ClickRun] = OrderedDict()
 

@@ -13,7 +13,7 @@ import numpy as np
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError, OutOfMemory
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.engine import Array, Engine, Engines, on_host
+from trtseg.runtime.engine import Array, Engine, Engines, TensorSpec, on_host
 from trtseg.runtime.image import Picture, working_size
 from trtseg.runtime.pipeline.buffers import Model
 from trtseg.runtime.pipeline.lanes import Lanes
@@ -127,14 +127,16 @@ class Pipeline:
                 raise type(error)(f"image: {error}") from None
             picture = replace(picture, pixels=pixels)
         size = size or self.working_size(region[2] - region[0], region[3] - region[1])
-        grid = self.grid(size)
         grid_image = None
         with self.lanes.encoders(size) as (memory, buffers):
-            base = memory.empty((manifest.channels, *grid), self.engines.segment.inputs[0].dtype)
+            base = self.stages.empty_base(memory, size)
             buffers.prepare(picture, region)
             buffers.encode()
             buffers.hypercolumn(base)
-            maps = tuple(memory.empty(one.shape, base.dtype) for one in buffers.maps)
+            maps = tuple(
+                self.stages.inputs[f"map_{index}"].empty(memory, one.shape)
+                for index, one in enumerate(buffers.maps)
+            )
             for source, array in zip(buffers.maps, maps, strict=True):
                 memory.copy(source, array)
             if "image" in manifest.select_inputs:
@@ -156,26 +158,30 @@ class Pipeline:
         )
 
     def adopt(self, encoded: EncodedImage) -> EncodedImage:
-        """The encoding in this pipeline's memory and precision.
+        """The encoding in this pipeline's memory, precision and layout.
 
         It may come from a file, or from another backend that runs the same model.
         """
-        dtype = self.engines.segment.inputs[0].dtype
-        base, *maps = (self._own(one, dtype) for one in (encoded.base, *encoded.maps))
+        specs = self.stages.inputs
+        base = self._own(encoded.base, specs["x"])
+        maps = [self._own(one, specs[f"map_{i}"]) for i, one in enumerate(encoded.maps)]
         image = encoded.grid_image
         if image is not None:
-            image = self._own(image, np.dtype(np.float32))
+            image = self._own(image, TensorSpec("grid_image", np.dtype(np.float32), ()))
         same = base is encoded.base and image is encoded.grid_image
         if same and all(a is b for a, b in zip(maps, encoded.maps, strict=True)):
             return encoded
         return replace(encoded, base=base, maps=tuple(maps), grid_image=image)
 
-    def _own(self, values: Array, dtype: np.dtype) -> Array:
-        """An array in this pipeline's memory and of this dtype; the very same where it is one."""
+    def _own(self, values: Array, spec: TensorSpec) -> Array:
+        """An array in this pipeline's memory, of this dtype and layout; the very same where it is
+        one. Its batch of 1 may be left out."""
         memory = self.engines.memory
-        if type(values) is type(memory.empty((1,), dtype)) and values.dtype == dtype:
+        if type(values) is type(memory.empty((1,), spec.dtype)) and spec.takes(values):
             return values
-        array = memory.empty(values.shape, dtype)
+        array = spec.empty(memory, (1, *values.shape[-3:]))
+        if len(values.shape) == 3:
+            array = array[0]
         memory.copy(on_host(values), array)
         if isinstance(array, np.ndarray):
             array.flags.writeable = False

@@ -12,11 +12,13 @@ from trtseg.runtime.engine import Engine, Engines, HostMemory
 def check_networks(manifest: Manifest, engines: Engines) -> None:
     """Compare the networks, whose inputs and outputs have the agreed names, with the manifest.
 
-    Their declared shapes are looked at everywhere. In host memory each network runs once besides,
-    on the smallest image that is twice as wide as high: what a click would do comes out here.
+    Their declared shapes and layouts are looked at everywhere. In host memory each network runs
+    once besides, on the smallest image that is twice as wide as high: what a click would do comes
+    out here.
 
     Raises:
-        EngineError: a shape is not as agreed, or what is computed is not finite or no probability.
+        EngineError: a shape or layout is not as agreed, or what is computed is not finite or no
+            probability.
     """
     batch, channels, candidates = (1, None), manifest.channels, manifest.candidates
     wanted: tuple[tuple[int | None, ...], ...]
@@ -43,6 +45,15 @@ def check_networks(manifest: Manifest, engines: Engines) -> None:
                 raise EngineError(
                     f"{role}: {spec.name}: expected {shape}, declared {list(spec.shape)}"
                 )
+    (x,) = (spec for spec in engines.segment.inputs if spec.name == "x")
+    for spec in () if engines.encoder is None else engines.encoder.outputs:
+        # one operation reads all levels and writes what becomes x
+        if spec.name.startswith("level_") and spec.channels_last != x.channels_last:
+            layouts = "C-contiguous", "channels-last"
+            raise EngineError(
+                f"encoder: {spec.name}: expected {layouts[x.channels_last]}, as segment's x, "
+                f"got {layouts[spec.channels_last]}"
+            )
     if isinstance(engines.memory, HostMemory):
         _run_all(manifest, engines)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from trtseg.atomic import read_file, write_atomically
 from trtseg.errors import EngineError
-from trtseg.runtime.engine import Progress
+from trtseg.runtime.engine import Progress, is_channels_last
 from trtseg.runtime.tensorrt.build_options import BuildOptions, Precision, Profile, resolve_profile
 from trtseg.runtime.tensorrt.build_watch import BuildWatch, make_monitor
 from trtseg.runtime.tensorrt.library import Messages, TensorRT, collect, load_tensorrt
@@ -124,6 +124,7 @@ def _build(
     _parse(tensorrt, network, onnx, name, messages)
     layers = int(network.num_layers)  # now: the build fuses them
     _check_precision(trt, network, name, options.precision)
+    _set_layouts(trt, network)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.optimization_level is not None:
@@ -183,6 +184,18 @@ def _check_precision(trt: Any, network: Any, name: str, precision: Precision) ->
                 f"{layer.get_output(0).dtype}; TensorRT takes the precision from the ONNX file, "
                 f"so export a {precision} graph"
             )
+
+
+def _set_layouts(trt: Any, network: Any) -> None:
+    """Features come in and go out as our kernels have them, so that nothing is reformatted."""
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    tensors += [network.get_output(index) for index in range(network.num_outputs)]
+    formats = trt.TensorFormat
+    for tensor in tensors:
+        if is_channels_last(tensor.name, tuple(tensor.shape)):
+            # HWC8 pads channels to a multiple of 8, which they are
+            layout = formats.HWC8 if tensor.dtype == trt.float16 else formats.HWC
+            tensor.allowed_formats = 1 << int(layout)
 
 
 def _set_compatibility(

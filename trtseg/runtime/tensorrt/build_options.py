@@ -13,6 +13,8 @@ Range = tuple[Shape, Shape, Shape]
 Precision = Literal["fp16", "fp32"]
 Compatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
+# In the key though no option: plans built before this have planar inputs and outputs.
+LAYOUT = "features=channels-last"
 RTX_COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
@@ -88,7 +90,7 @@ class BuildOptions:
         refit = self.refittable if self.refittable == "all" else ",".join(sorted(self.refittable))
         return (
             f"workspace={self.workspace_mib} level={self.optimization_level} "
-            f"compatibility={self.hardware_compatibility} refit={refit or 'none'}"
+            f"compatibility={self.hardware_compatibility} refit={refit or 'none'} {LAYOUT}"
         )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
-from trtseg.runtime.engine import Memory, Work, cells_of
+from trtseg.runtime.engine import Memory, Work, cells_of, pixels_of
 
 # What TensorRT asks of every address; CuPy's pool aligns to 512.
 ALIGNMENT_BYTES = 256
@@ -204,6 +204,9 @@ class CudaMemory:
 
     def copy(self, source: Any, out: Any) -> None:
         """See `Memory`; also from any other library's array on this GPU, on its own stream."""
+        if len(out.shape) >= 3 and not out.flags.c_contiguous:
+            # channels-last, and mostly from channels-last: seen as pixels that is one block
+            source, out = pixels_of(source), pixels_of(out)
         if isinstance(source, np.ndarray):
             self._upload(source, out)
             return

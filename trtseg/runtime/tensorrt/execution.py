@@ -84,7 +84,11 @@ class TensorRTEngine:
                 None if side == -1 else int(side) for side in self._engine.get_tensor_shape(tensor)
             )
             dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(tensor)))
-            modes[self._engine.get_tensor_mode(tensor)].append(TensorSpec(tensor, dtype, shape))
+            layout = self._engine.get_tensor_format(tensor)
+            spec = TensorSpec(
+                tensor, dtype, shape, layout in (trt.TensorFormat.HWC8, trt.TensorFormat.HWC)
+            )
+            modes[self._engine.get_tensor_mode(tensor)].append(spec)
         self.inputs = tuple(modes[trt.TensorIOMode.INPUT])
         self.outputs = tuple(modes[trt.TensorIOMode.OUTPUT])
         self._profiles = [

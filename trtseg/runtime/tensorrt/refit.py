@@ -135,11 +135,11 @@ class RefitPair:
         """One run at the smallest size: the weights may be right and the engine still not."""
         shapes = engine.smallest_shapes()
         memory = engine.memory
-        buffers = {spec.name: memory.empty(shapes[spec.name], spec.dtype) for spec in engine.inputs}
+        buffers = {spec.name: spec.empty(memory, shapes[spec.name]) for spec in engine.inputs}
         for array in buffers.values():
             memory.fill(array, 0.5)
         for spec in engine.outputs:
-            buffers[spec.name] = memory.empty(engine.output_shapes(shapes)[spec.name], spec.dtype)
+            buffers[spec.name] = spec.empty(memory, engine.output_shapes(shapes)[spec.name])
         engine.bind(buffers, memory.stream).run()
         for spec in engine.outputs:
             if not np.isfinite(memory.host(buffers[spec.name])).all():
