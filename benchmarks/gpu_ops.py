@@ -75,6 +75,12 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     def uniform(*shape: int) -> torch.Tensor:
         return (torch.rand(shape, generator=random) * 0.9 + 0.05).to(dtype).to(device)
 
+    def features(maps: torch.Tensor) -> torch.Tensor:
+        """As the networks have them: channels-last on a GPU."""
+        if device == "cpu":
+            return maps
+        return maps[None].contiguous(memory_format=torch.channels_last)[0]
+
     def empty(*shape: int, of: torch.dtype = dtype) -> torch.Tensor:
         return torch.full(shape, 7, dtype=of, device=device)
 
@@ -84,10 +90,11 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     module = _cpu if device == "cpu" else _cuda
     f32, i32, u8 = torch.float32, torch.int32, torch.uint8
     sizes = [(-(-height // r), -(-width // r)) for r in (1, 2, 4, 8, 16)]
-    levels = [normal(CHANNELS, *size) for size in sizes]
-    column = empty(CHANNELS, height, width)
+    levels = [features(normal(CHANNELS, *size)) for size in sizes]
+    column = features(empty(CHANNELS, height, width))
     guidance, weight = normal(GUIDANCE, height, width), normal(CHANNELS, GUIDANCE).to(f32)
-    base, added = normal(CHANNELS, height, width), empty(CHANNELS, height, width)
+    base = features(normal(CHANNELS, height, width))
+    added = features(empty(CHANNELS, height, width))
     masks, mask_grad = uniform(MASKS, height, width), empty(MASKS, height, width)
     target = (torch.rand((height, width), generator=random) < 0.3).to(u8).to(device)
     clicks = [

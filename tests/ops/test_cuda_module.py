@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+from tensorrt_fixture import device
 
 from trtseg import BackendUnavailable, _cpu, ops
 from trtseg.ops.backend import empty
@@ -58,6 +59,31 @@ def test_a_device_array_without_the_module(monkeypatch):
     monkeypatch.setitem(sys.modules, "trtseg._cuda", None)
     with pytest.raises(BackendUnavailable, match="trtseg was built without CUDA"):
         ops.compose_mask(DeviceArray(), (4, 4))
+
+
+def test_results_lie_as_what_they_are_made_of(monkeypatch):
+    """On the emulated module: channels-last from channels-last, else C-contiguous."""
+    cupy = device.install(monkeypatch)
+    random = np.random.default_rng(0)
+
+    def put(values, last=False):
+        pixels = cupy.empty(np.shape(values.transpose(1, 2, 0) if last else values), np.float32)
+        out = pixels.transpose(2, 0, 1) if last else pixels
+        out.values[...] = values
+        return out
+
+    base, pixel = (random.random((8, *s), np.float32) for s in ((3, 4), (1, 1)))
+    guidance, weight = random.random((2, 6, 8), np.float32), random.random((8, 2), np.float32)
+    found = []
+    for last in (False, True):
+        column = ops.hypercolumn([put(pixel), put(base, last)], (6, 8))
+        out = ops.add_guidance(column, put(guidance), put(weight))
+        assert column.flags.c_contiguous == out.flags.c_contiguous == (not last)
+        found.append(out.get())
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(
+        found[0], ops.add_guidance(ops.hypercolumn([pixel, base], (6, 8)), guidance, weight)
+    )
 
 
 def test_cupy_memory_is_ordered_by_the_named_stream(monkeypatch):

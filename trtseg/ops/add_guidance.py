@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trtseg.ops.backend import check_rank, empty, native, run
+from trtseg.ops.backend import check_rank, empty_maps, native, run
 
 
 def add_guidance(
@@ -24,7 +24,8 @@ def add_guidance(
         weight: float32 [C, G].
         slope: of the leaky ReLU below zero.
         out: same dtype [C, H, W] to write into; may be `base` itself; allocated when None. All
-            arrays are C-contiguous.
+            arrays are C-contiguous; in CUDA memory base and out may be channels-last instead,
+            which is faster.
         stream: CUDA stream handle; 0 for the default one (torch's current one for its tensors);
             ignored on the CPU.
 
@@ -40,6 +41,6 @@ def add_guidance(
     backend = native(base, "base")
     check_rank(base, "C, H, W", "base")
     if out is None:
-        out = empty(base, tuple(base.shape), stream=stream)
+        out = empty_maps(base, tuple(base.shape), stream)
     run(backend.add_guidance, base, guidance, weight, out, slope, stream=stream)
     return out

@@ -120,6 +120,22 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any = None, stream: int = 0)
     raise TypeError(f"out: expected an array to write into, since {library} is not known here")
 
 
+def empty_maps(like: Any, shape: tuple[int, ...], stream: int = 0) -> Any:
+    """As `empty`, of maps [C, H, W] in the layout of others: C-contiguous or channels-last."""
+    if not is_channels_last(like):
+        return empty(like, shape, stream=stream)
+    channels, height, width = shape
+    pixels = empty(like, (height, width, channels), stream=stream)
+    return pixels.permute(2, 0, 1) if _torch(like) else pixels.transpose(2, 0, 1)
+
+
+def is_channels_last(maps: Any) -> bool:
+    """Whether the channels of a pixel of [C, H, W] lie together; not where they do anyway."""
+    channels, height, width = maps.shape
+    step, item = (maps.stride()[0], 1) if _torch(maps) else (maps.strides[0], maps.dtype.itemsize)
+    return channels > 1 and height * width > 1 and step == item
+
+
 class _Handle:
     """A stream's handle under the CUDA stream protocol."""
 

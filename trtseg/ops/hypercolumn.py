@@ -10,7 +10,8 @@ from trtseg.ops.backend import (
     check_rank,
     check_shape,
     check_size,
-    empty,
+    empty_maps,
+    is_channels_last,
     native,
     run,
 )
@@ -33,7 +34,8 @@ def hypercolumn(
     half-pixel centres and clamped edges, as torch's `align_corners=False`.
 
     Args:
-        levels: 1 to 8 maps, float32 or float16 [C, h_l, w_l]; rows and planes may lie apart.
+        levels: 1 to 8 maps, float32 or float16 [C, h_l, w_l]; rows and planes may lie apart. In
+            CUDA memory levels and `out` may be channels-last instead, all of them, which is faster.
         size: (height, width) of the result.
         image: same dtype [3, H, W]; comes together with `image_weight`.
         image_weight: float32 [C, 3].
@@ -58,7 +60,8 @@ def hypercolumn(
     check_rank(levels[0], "C, h, w", "levels[0]")
     shape = (levels[0].shape[0], height, width)
     if out is None:
-        out = empty(levels[0], shape, stream=stream)
+        # a map of one pixel does not tell
+        out = empty_maps(next(filter(is_channels_last, levels), levels[0]), shape, stream)
     else:
         check_shape(out, shape, "out")
     run(backend.hypercolumn, list(levels), image, image_weight, bias, out, stream=stream)
