@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import numpy_helper
 from tensorrt_fixture import (
     RtxBuilder,
     Unavailable,
@@ -236,6 +238,44 @@ def test_graphs_beside_onnx_runtime(monkeypatch, tiny: Path, tmp_path: Path, cap
     assert "onnx runtime" in capsys.readouterr().out.lower()
     assert main(["engines", "compare"]) == 2
     assert "bundle: expected with compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime"])
+def test_layers_beside_onnx_runtime(monkeypatch, tiny, tmp_path: Path, capsys, backend) -> None:
+    """One row for every layer, in their order; the first that differs is the wrong one."""
+    device.install(monkeypatch)
+    module = fake_tensorrt.make()
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    (tmp_path / "cache").mkdir()
+    arguments = ["engines", "compare", str(tiny), "--backend", backend, "--layers", "--json"]
+    arguments += ["--cache", str(tmp_path / "cache")]
+    assert main(arguments) == 0
+    rows = json.loads(capsys.readouterr().out)
+    names = [row["output"] for row in rows if row["graph"] == "segment"]
+    assert names == ["raw", "features", "logits", "masks"]
+    assert all(row["largest"] <= 1e-5 * max(1, row["scale"]) for row in rows)
+    if backend == "onnxruntime":
+        return
+    build = module.Builder.build_serialized_network
+
+    def with_a_wrong_layer(self, network, config):
+        """A head with another bias, as a tactic gone wrong would compute it."""
+        model = onnx.load_model_from_string(network.onnx)
+        for weight in model.graph.initializer:
+            if weight.name == "head.bias":
+                wrong = numpy_helper.to_array(weight) + 1
+                weight.CopyFrom(numpy_helper.from_array(wrong, weight.name))
+        network.onnx = model.SerializeToString()
+        return build(self, network, config)
+
+    monkeypatch.setattr(module.Builder, "build_serialized_network", with_a_wrong_layer)
+    (tmp_path / "other").mkdir()
+    assert main([*arguments[:-1], str(tmp_path / "other")]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    wrong = [(row["graph"], row["output"]) for row in rows if row["largest"] > 1e-3]
+    assert wrong[0] == ("segment", "logits")
+    assert main(["engines", "list", "--layers"]) == 2
+    assert "--layers: expected with compare" in capsys.readouterr().err
 
 
 def test_what_would_be_built_is_told_without_tensorrt(monkeypatch, tiny: Path, capsys) -> None:

@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="compare: as the backend names it")
     parser.add_argument("--precision", choices=("fp16", "fp32"), help="compare: of the engines")
     parser.add_argument(
+        "--layers", action="store_true",
+        help="compare: every layer, in their order, by engines that give them all; their times say "
+        "nothing",
+    )
+    parser.add_argument(
         "--cache", metavar="FOLDER", help=f"another folder than {default_directory()}"
     )
     parser.add_argument(
@@ -42,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     limit = args.limit_mib
     if limit is not None and (args.action != "prune" or not 0 <= limit < math.inf):
         raise ValueError(f"--limit-mib: expected a size of at least 0, with prune, got {limit:g}")
+    if args.layers and args.action != "compare":
+        raise ValueError(f"--layers: expected with compare, got {args.action}")
     if args.remove and args.action != "verify":
         raise ValueError(f"--remove: expected with verify, got {args.action}")
     if (args.bundle is None) == (args.action == "compare"):
@@ -73,10 +80,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from trtseg import bundle as bundles
-    from trtseg.benchmark.graphs import compare_graphs
-    from trtseg.runtime.segmenter import Segmenter
+    from trtseg.benchmark.graphs import compare_graphs, with_layers
+    from trtseg.runtime import onnxruntime
 
     bundle = bundles.read(args.bundle)
+    if args.layers:
+        bundle = with_layers(bundle)
     if args.backend == "tensorrt":
         from trtseg.runtime import tensorrt
 
@@ -86,20 +95,17 @@ def _compare(args: argparse.Namespace) -> int:
         cache = None if args.cache is None else EngineCache(args.cache)
         engines = tensorrt.load(bundle, device=args.device, precision=args.precision, cache=cache)
     else:
-        engines = Segmenter.load(
-            args.bundle, backend=args.backend, device=args.device, precision=args.precision
-        ).engines
-    reference = Segmenter.load(
-        args.bundle, backend="onnxruntime", device="cpu", precision="fp32"
-    ).engines
-    found = compare_graphs(bundle, engines, reference)
+        engines = onnxruntime.load(bundle, device=args.device, precision=args.precision)
+    reference = onnxruntime.load(bundle, device="cpu", precision="fp32")
+    found = compare_graphs(bundle, engines, reference, repeats=1 if args.layers else 20)
+    width = 2 + max(len(each.output) for each in found)
     lines = [
         f"{engines.description} beside {reference.description}",
-        f"{'graph':10}{'output':12}{'largest':>11}{'mean':>11}{'scale':>9}{'ms':>10}{'beside':>10}",
+        f"{'graph':10}{'output':{width}}{'largest':>11}{'mean':>11}{'scale':>9}{'ms':>10}{'beside':>10}",
     ]
     for each in found:
         lines.append(
-            f"{each.graph:10}{each.output:12}{each.largest:11.2e}{each.mean:11.2e}"
+            f"{each.graph:10}{each.output:{width}}{each.largest:11.2e}{each.mean:11.2e}"
             f"{each.scale:9.3g}{each.ms:10.3f}{each.reference_ms:10.3f}"
         )
     return _show([asdict(each) for each in found], lines, args.json)

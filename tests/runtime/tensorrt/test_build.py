@@ -12,6 +12,7 @@ import pytest
 from tensorrt_fixture import RtxBuilder, Unavailable, graphs, prepare
 
 from trtseg import bundle as bundles
+from trtseg.benchmark.graphs import with_layers
 
 # Every child prints one JSON value: the engine's facts, or the error's type and message.
 CHILD = """
@@ -72,6 +73,16 @@ def test_the_full_model_builds_static_and_dynamic(rtx, made, name) -> None:
         assert result["layers"] > 10
         assert result["flavour"] == "tensorrt_rtx"
         assert result["warnings"] == []
+
+
+def test_every_layer_of_the_shipped_model_can_be_an_output(rtx, tmp_path) -> None:
+    """As `trtseg engines compare --layers` asks for them."""
+    model = with_layers(bundles.read("lite"))
+    for role in model.manifest.graphs:
+        path = tmp_path / f"{role}.onnx"
+        path.write_bytes(model.graph(role, "fp16"))
+        result = build(rtx, "print(json.dumps(attempt(sys.argv[1], [DYNAMIC])))", path)
+        assert "error" not in result, result
 
 
 def test_float32_builds_when_asked_for(rtx, made) -> None:
