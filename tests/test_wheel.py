@@ -1,4 +1,4 @@
-"""The wheel that `tools/wheels.sh` makes, where there is no compiler."""
+"""The wheel of `tools/wheels.sh`, where there is no compiler, and modules built in place."""
 
 import os
 import shutil
@@ -46,3 +46,29 @@ def test_the_wheel_runs_without_a_compiler(tmp_path):
         env=bare, cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert Path(told.stdout.strip()).is_relative_to(fresh)
+
+
+def test_modules_in_place_are_both(monkeypatch, tmp_path):
+    """setuptools knows of `_cpu` alone: `_cuda` stayed in the build folder."""
+    from setuptools import Distribution, Extension
+
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from cmake_build import CMakeBuild
+
+    class Build(CMakeBuild):
+        def build_extension(self, extension):
+            folder = Path(self.get_ext_fullpath(extension.name)).parent
+            folder.mkdir(parents=True)
+            for name in ("_cpu", "_cuda"):
+                (folder / self.get_ext_filename(name)).write_text(name)
+
+    (tmp_path / "trtseg").mkdir()
+    (tmp_path / "trtseg" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    extension = Extension("trtseg._cpu", sources=[])
+    build = Build(Distribution({"packages": ["trtseg"], "ext_modules": [extension]}))
+    build.inplace = True
+    build.ensure_finalized()
+    build.run()
+    names = {path.name.partition(".")[0] for path in (tmp_path / "trtseg").glob("_c*")}
+    assert names == {"_cpu", "_cuda"}

@@ -22,6 +22,16 @@ class CMakeBuild(build_ext):
     this machine's cards, or the common ones where there is none; TRTSEG_WERROR=1.
     """
 
+    def copy_extensions_to_source(self) -> None:
+        """Where modules are built in place: `_cuda`, too, which setuptools does not know of since
+        it may be missing."""
+        super().copy_extensions_to_source()
+        name = self.extensions[0].name
+        built = Path(self.build_lib, *name.split(".")[:-1])
+        package = Path(self.get_ext_fullpath(name)).parent
+        for module in built.glob("_cuda.*"):
+            shutil.copy2(module, package)
+
     def build_extension(self, extension: Extension) -> None:
         import pybind11
 

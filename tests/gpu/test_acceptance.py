@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,40 @@ def test_a_failing_step_stops_no_other(tmp_path: Path) -> None:
 def test_usage_is_said() -> None:
     assert "gpu_acceptance.sh OUT [--dry-run]" in run().stdout
     assert run().returncode == 2
+
+
+@posix
+@pytest.mark.skipif(shutil.which("strip") is None, reason="needs binutils")
+def test_what_travels_is_a_checkout_with_modules_within_a_limit(tmp_path: Path) -> None:
+    """An interpreter that compiles nothing: its modules are other binaries."""
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'if [ "$2" = venv ]; then\n'
+        '  mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp /bin/true "$3/bin/pip"\n'
+        "else\n"
+        '  echo "$TRTSEG_CUDA $TRTSEG_CUDA_ARCHITECTURES" >built\n'
+        "  for name in _cpu _cuda; do cp /bin/true trtseg/$name.cpython-312.so; done\n"
+        "fi\n"
+    )
+    python.chmod(0o755)
+    script, archive = SCRIPT.with_name("gpu_prebuild.sh"), tmp_path / "out.tar"
+    command = ["bash", str(script), str(python), "90", str(archive), "tests/tolerances.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(archive) as opened:
+        names = {name.removeprefix("./") for name in opened.getnames()}
+        built = opened.extractfile("./built")
+        assert built is not None
+        assert built.read() == b"1 90\n"
+    assert names >= {
+        "trtseg/_cpu.cpython-312.so", "trtseg/_cuda.cpython-312.so", "tests/tolerances.py",
+        "benchmarks/gpu_acceptance.sh", "export/bundle.py", "tests/gpu/test_cuda.py",
+    }  # fmt: skip
+    assert not any(name.startswith((".venv", "docs/", "models/")) for name in names)
+    assert "MiB  _cuda.cpython-312.so" in done.stdout
+    done = subprocess.run(
+        command, env={**os.environ, "LIMIT_MIB": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "more than 1 MiB" in done.stderr
