@@ -16,7 +16,7 @@ import torch
 from trtseg import bundle
 from trtseg.atomic import file_sha256
 from trtseg.errors import BundleError, EngineError
-from trtseg.export.graphs import network_graphs
+from trtseg.export.graphs import network_graphs, without_weights_of
 from trtseg.export.scale import fit_features_to_half
 from trtseg.export.sessions import compare_sessions
 from trtseg.export.verify import Limits, beyond, verify_graphs
@@ -37,9 +37,12 @@ def pack(
     files = {PARAMETERS: _archive(parameters_of(network))}
     names: dict[str, dict[str, str]] = {}
     for role, by_precision in graphs.items():
+        first = f"{role}.onnx"
         for precision, model in by_precision.items():
-            name = f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx"
+            name = first if precision == "fp32" else f"{role}.{precision}.onnx"
             names.setdefault(role, {})[precision] = name
+            if name != first:
+                model = without_weights_of(model, first, files[first])
             files[name] = model.SerializeToString()
     return names, files
 
@@ -62,8 +65,8 @@ def export_bundle(
     """Export a network, verify the result, and write it as a bundle.
 
     Args:
-        network: in evaluation mode, on the CPU, float32. The encoder's weights are scaled (see
-            `fit_features_to_half`) and rounded to FP16 (see `network_graphs`) in place.
+        network: in evaluation mode, on the CPU, float32. Its weights are rounded to FP16 (see
+            `network_graphs`), the encoder's scaled before (see `fit_features_to_half`), in place.
         path: a directory, or a zip file when it ends in ".trtseg".
         name: the model's name.
         training, accuracy: provenance for the manifest.

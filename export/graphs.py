@@ -234,6 +234,28 @@ def store_weights_in_half(model: onnx.ModelProto) -> None:
     model.graph.node.extend(nodes)
 
 
+def without_weights_of(model: onnx.ModelProto, filename: str, content: bytes) -> onnx.ModelProto:
+    """A copy of which weights that lie in another file are left out, and named as external data.
+
+    Args:
+        model: whose weights may lie in the file, byte by byte.
+        filename: of the file beside it.
+        content: of that file.
+    """
+    lean = onnx.ModelProto()
+    lean.CopyFrom(model)
+    for tensor in lean.graph.initializer:
+        size = len(tensor.raw_data)
+        start = content.find(tensor.raw_data) if size * 2 >= _COMPACT_FROM_BYTES else -1
+        if start < 0:
+            continue
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", filename), ("offset", start), ("length", size)):
+            tensor.external_data.add(key=key, value=str(value))
+    return lean
+
+
 def round_to_half(module: nn.Module) -> None:
     """Round a module's larger weights to values that FP16 holds exactly, in place."""
     with torch.no_grad():
@@ -247,20 +269,17 @@ def network_graphs(
 ) -> dict[str, dict[str, onnx.ModelProto]]:
     """All graphs by role and precision ("fp32", "fp16").
 
-    The encoder's weights are rounded to FP16 in both and stored so (in place: `network` then
-    equals what is exported). f and g keep FP32 weights in their FP32 graphs, because adaptation
-    moves them by less than FP16 resolves.
+    The weights are rounded to FP16 and stored so in both (in place: `network` then equals what is
+    exported); the arithmetic of an FP32 graph is FP32.
     """
-    if network.encoder is not None:
-        round_to_half(network.encoder)
+    round_to_half(network)
     graphs: dict[str, dict[str, onnx.ModelProto]] = {}
     for role in interfaces(network):
         graphs[role] = {
             "fp32": export_graph(network, role, size, half=False),
             "fp16": export_graph(network, role, size, half=True),
         }
-        if role == "encoder":
-            store_weights_in_half(graphs[role]["fp32"])
+        store_weights_in_half(graphs[role]["fp32"])
         for model in graphs[role].values():
             onnx.checker.check_model(model, full_check=True)
     return graphs

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trtseg import bundle
-from trtseg.bundle.graph import GraphRefused, check_graph
+from trtseg.bundle.graph import GraphRefused, check_graph, self_contained
 
 EXAMPLES = int(os.environ.get("TRTSEG_FUZZ", "200"))
 WEIGHT = numpy_helper.from_array(np.ones((2, 4, 1, 1), np.float32), "w")
@@ -31,7 +31,7 @@ def conv(**attributes):
 
 
 def check(made: onnx.ModelProto) -> None:
-    check_graph(made.SerializeToString())
+    check_graph(made.SerializeToString(), {})
 
 
 def test_every_shipped_graph_passes():
@@ -39,7 +39,7 @@ def test_every_shipped_graph_passes():
         read = bundle.read(name)
         for role in read.manifest.graphs:
             for precision in read.precisions(role):
-                check_graph(read.graph(role, precision))
+                check_graph(read.graph(role, precision), {})
 
 
 def test_a_pyramid_with_a_u_shaped_head_passes():
@@ -51,12 +51,13 @@ def test_a_pyramid_with_a_u_shaped_head_passes():
     check(model(*(helper.make_node(kind, ["x"], [kind]) for kind in kinds.split()), conv()))
 
 
-def outside(place: str) -> onnx.TensorProto:
+def outside(place: str, offset: object = 0, length: object = 32) -> onnx.TensorProto:
     tensor = onnx.TensorProto()
     tensor.CopyFrom(WEIGHT)
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=place)
+    for key, value in (("location", place), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
     return tensor
 
 
@@ -66,9 +67,9 @@ BODY = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "b", [], 
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (model(conv(), weights=[outside("secret.bin")]), "weights in other files"),
-        (model(conv(), weights=[outside("/etc/passwd")]), "weights in other files"),
-        (model(conv(), weights=[outside("*/_ORT_MEM_ADDR_/*")]), "weights in other files"),
+        (model(conv(), weights=[outside("secret.bin")]), "outside of the bundle"),
+        (model(conv(), weights=[outside("/etc/passwd")]), "outside of the bundle"),
+        (model(conv(), weights=[outside("*/_ORT_MEM_ADDR_/*")]), "outside of the bundle"),
         (
             model(helper.make_node("Constant", [], ["w"], value=outside("a")), conv(), weights=()),
             "weights in other files",
@@ -117,7 +118,7 @@ def test_a_second_graph_and_a_hidden_one_are_refused():
     for data in (plain + plain, plain + loop):  # parsers merge what comes twice
         assert onnx.load_from_string(data).graph.node
         with pytest.raises(GraphRefused):
-            check_graph(data)
+            check_graph(data, {})
 
 
 @pytest.mark.parametrize(
@@ -137,11 +138,42 @@ def test_a_second_graph_and_a_hidden_one_are_refused():
 )
 def test_what_is_no_onnx_is_refused(data):
     with pytest.raises(GraphRefused):
-        check_graph(data)
+        check_graph(data, {})
+
+
+FILES = {"other.onnx": bytes(7) + WEIGHT.raw_data + bytes(9)}
+
+
+def test_weights_may_lie_in_another_file_of_the_bundle():
+    lean = model(conv(), weights=[outside("other.onnx", 7)]).SerializeToString()
+    check_graph(lean, FILES)
+    whole = self_contained(lean, FILES)
+    check_graph(whole, {})
+    assert onnx.load_from_string(whole) == model(conv())
+    assert self_contained(whole, {}) == whole
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ([outside("other.onnx", 20)], "within the file"),
+        ([outside("other.onnx", -1)], "within the file"),
+        ([outside("other.onnx", 7, -8)], "within the file"),
+        ([outside("other.onnx", 7, 2**62)], "within the file"),
+        ([outside("other.onnx", 7)] * 2, "and once"),
+        ([outside("other.onnx", "x")], "expected location, offset, length"),
+        ([outside("other.onnx", "9" * 300)], "within the file|expected location"),
+    ],
+)
+def test_weights_in_another_file_lie_within_it_and_once(tensors, message):
+    made = model(conv(), weights=tensors).SerializeToString()
+    with pytest.raises(GraphRefused, match=message):
+        check_graph(made, FILES)
 
 
 SEEDS = [
     model(conv(pads=[1] * 4)).SerializeToString(),
+    model(conv(), weights=[outside("other.onnx", 7)]).SerializeToString(),
     model(helper.make_node("Constant", [], ["w"], value=outside("a")), conv()).SerializeToString(),
     model(helper.make_node("Loop", ["x"], ["masks"], body=BODY)).SerializeToString(),
 ]
@@ -163,11 +195,11 @@ def test_a_mutated_graph_passes_only_if_onnx_sees_nothing_to_refuse(data, mutati
         elif len(mutated) > 1:
             del mutated[place]
     try:
-        check_graph(bytes(mutated))
+        check_graph(bytes(mutated), FILES)
     except GraphRefused:
         return
     try:
-        seen = onnx.load_from_string(bytes(mutated))
+        seen = onnx.load_from_string(self_contained(bytes(mutated), FILES))
     except Exception:
         return  # ONNX Runtime, which uses the same parser, refuses it
     for node in seen.graph.node:
@@ -182,4 +214,4 @@ def test_a_mutated_graph_passes_only_if_onnx_sees_nothing_to_refuse(data, mutati
 @hypothesis.settings(max_examples=EXAMPLES)
 def test_any_bytes_raise_one_error(data):
     with contextlib.suppress(GraphRefused):
-        check_graph(data)
+        check_graph(data, {})

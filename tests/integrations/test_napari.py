@@ -64,7 +64,7 @@ def test_points_rectangles_candidates_and_undo(widget) -> None:
     widget.candidate.setValue(other + 1)
     np.testing.assert_array_equal(masks(widget), session.select(other).mask)
     layers["box"].add_rectangles([[30, 30], [90, 110]])
-    boxed, _ = apply(session, Box(30, 30, 110, 90))
+    boxed = apply(widget._segmenter, session, Box(30, 30, 110, 90))
     np.testing.assert_array_equal(masks(widget), boxed.mask)
     for _ in range(3):
         widget.undo.click()

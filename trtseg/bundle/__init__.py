@@ -20,7 +20,7 @@ import numpy as np
 
 from trtseg.atomic import is_empty, write_atomically, write_folder
 from trtseg.bundle.contents import LARGEST_BYTES, read_arrays, read_contents, write_zip
-from trtseg.bundle.graph import GraphRefused, check_graph
+from trtseg.bundle.graph import GraphRefused, check_graph, self_contained
 from trtseg.bundle.manifest import (
     FORMAT,
     MANIFEST,
@@ -81,7 +81,7 @@ class Bundle:
             BundleError: the bundle has no such graph in that precision.
         """
         try:
-            return self._files[self.manifest.graphs[role][precision]]
+            return self_contained(self._files[self.manifest.graphs[role][precision]], self._files)
         except KeyError:
             have = ", ".join(self.precisions(role)) or "none"
             raise BundleError(
@@ -124,7 +124,7 @@ def read(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Read and verify a bundle.
 
     Nothing but the files that the manifest lists is read, and they are data alone: graphs that
-    refer to other files, branch, loop, or use operators beyond those of networks are refused.
+    refer to any other file, branch, loop, or use operators beyond those of networks are refused.
 
     Args:
         name_or_path: a name from `names()`, a bundle directory, or a bundle zip file.
@@ -202,7 +202,7 @@ def _checked(
     for role, by_precision in manifest.graphs.items():
         for precision, filename in by_precision.items():
             try:
-                check_graph(files[filename])
+                check_graph(files[filename], files)
             except GraphRefused as error:
                 raise BundleError(f"{path}: {filename} ({role}, {precision}): {error}") from None
     filename = expect(path, raw, "parameters", str)

@@ -1,14 +1,18 @@
 """Which ONNX graphs a bundle may hold, found out without ONNX's own package.
 
-A graph is data, and running it must do no more than compute its outputs: it reads no other file,
-has no loop, no branch and no function of its own, and uses operators of an allow-list. ONNX is
-protobuf (https://protobuf.dev/programming-guides/encoding), of which this reads just enough: the
-walk goes to a fixed depth, and every occurrence of a field counts, since parsers merge them.
+A graph is data, and running it must do no more than compute its outputs: it reads no file outside
+of its bundle, has no loop, no branch and no function of its own, and uses operators of an
+allow-list. ONNX is protobuf (https://protobuf.dev/programming-guides/encoding), of which this
+reads just enough: the walk goes to a fixed depth, and every occurrence of a field counts, since
+parsers merge them.
+
+Weights that two graphs of a bundle have in common lie in one of them alone; the other names the
+place, as ONNX's external data. `self_contained` puts them back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trtseg.parse import quoted
 
@@ -49,21 +53,23 @@ class GraphRefused(ValueError):
     """The graph is damaged, or does more than compute; the message says what, in a few words."""
 
 
-def check_graph(data: bytes) -> None:
+def check_graph(data: bytes, files: Mapping[str, bytes]) -> None:
     """See to it that a graph is one that a bundle may hold.
 
     Args:
         data: a serialised `ModelProto`.
+        files: of its bundle, by name, where weights may lie. All that a graph takes from a file is
+            no more than the file has.
 
     Raises:
         GraphRefused: it is not.
     """
     if data[4:8] == _ORT_FORMAT:
         raise GraphRefused("expected ONNX, got ONNX Runtime's own format")
-    graphs = 0
+    graphs, left = 0, {name: len(content) for name, content in files.items()}
     for field, value in _fields(memoryview(data)):
         if field == 7:  # graph
-            _check_nodes(_message(value))
+            _check_nodes(_message(value), files, left)
             graphs += 1
         elif field in (20, 25):  # training_info, functions
             raise GraphRefused("functions of its own are not allowed")
@@ -71,7 +77,54 @@ def check_graph(data: bytes) -> None:
         raise GraphRefused("no ONNX graph" if graphs == 0 else "more than one graph")
 
 
-def _check_nodes(graph: Message) -> None:
+def self_contained(data: bytes, files: Mapping[str, bytes]) -> bytes:
+    """A graph that passed `check_graph`, with the weights that lie in other files inside it."""
+    return b"".join(
+        _field(7, b"".join(_with_weights(_message(value), files))) if field == 7 else whole
+        for field, value, whole in _spans(memoryview(data))
+    )
+
+
+def _with_weights(graph: Message, files: Mapping[str, bytes]) -> Iterator[bytes | Message]:
+    for field, value, whole in _spans(graph):
+        place = _place(_message(value)) if field == 5 else None  # initializer
+        if place is None:
+            yield whole
+            continue
+        name, start, size = place
+        kept = (span for number, _, span in _spans(_message(value)) if number not in (9, 13, 14))
+        weights = memoryview(files[name])[start : start + size]
+        yield _field(5, b"".join([*kept, _field(9, weights)]))  # raw_data
+
+
+def _field(number: int, content: bytes | Message) -> bytes:
+    size, head = len(content), bytearray([number << 3 | _BYTES])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return b"".join([head, bytes([size]), content])
+
+
+def _place(tensor: Message) -> tuple[str, int, int] | None:
+    """(file, first byte, bytes) of a tensor whose values lie in another file."""
+    found: dict[bytes, bytes] = {}
+    elsewhere = False
+    for field, value in _fields(tensor):
+        if field == 14:  # data_location
+            elsewhere = value == 1
+        elif field == 13:  # external_data
+            entry = {key: bytes(_message(text)[:256]) for key, text in _fields(_message(value))}
+            found[entry.get(1, b"")] = entry.get(2, b"")
+    if not elsewhere and not found:
+        return None
+    try:
+        start, size = int(found[b"offset"]), int(found[b"length"])
+        return found[b"location"].decode(), start, size
+    except (KeyError, ValueError):
+        raise GraphRefused("weights in another file: expected location, offset, length") from None
+
+
+def _check_nodes(graph: Message, files: Mapping[str, bytes], left: dict[str, int]) -> None:
     nodes = 0
     for field, value in _fields(graph):
         if field == 1:
@@ -80,7 +133,7 @@ def _check_nodes(graph: Message) -> None:
                 raise GraphRefused(f"more than {_LARGEST_NODES} operators")
             _check_node(_message(value))
         elif field == 5:  # initializer
-            _check_tensor(_message(value))
+            _check_weights(_message(value), files, left)
         elif field == 15:  # sparse_initializer
             raise GraphRefused("sparse tensors are not allowed")
 
@@ -119,6 +172,19 @@ def _check_attribute(attribute: Message) -> None:
                 raise GraphRefused(f"{name.decode()}: expected at most {_LARGEST_SIZE}, got {size}")
 
 
+def _check_weights(tensor: Message, files: Mapping[str, bytes], left: dict[str, int]) -> None:
+    """Values that lie elsewhere lie in a file of the bundle, of which `left` bytes may be taken."""
+    place = _place(tensor)
+    if place is None:
+        return
+    name, start, size = place
+    if name not in files:
+        raise GraphRefused("weights in files outside of the bundle are not allowed")
+    left[name] -= size
+    if start < 0 or size < 0 or left[name] < 0 or start + size > len(files[name]):
+        raise GraphRefused(f"weights in {quoted(name)}: expected them within the file, and once")
+
+
 def _check_tensor(tensor: Message) -> None:
     for field, value in _fields(tensor):
         if field == 13 or (field == 14 and value != 0):  # external_data, data_location
@@ -133,15 +199,22 @@ def _message(value: Message | int) -> Message:
 
 def _fields(message: Message) -> Iterator[tuple[int, Message | int]]:
     """Number and value of each field of a protobuf message, in their order."""
+    for field, value, _ in _spans(message):
+        yield field, value
+
+
+def _spans(message: Message) -> Iterator[tuple[int, Message | int, Message]]:
+    """The same, and all bytes of the field."""
     at, end = 0, len(message)
     while at < end:
+        first = at
         tag, at = _varint(message, at)
         field, wire = tag >> 3, tag & 7
         if not 0 < field < 2**29:
             raise GraphRefused("not ONNX: a field's number is out of range")
         if wire == _VARINT:
             value, at = _varint(message, at)
-            yield field, value
+            yield field, value, message[first:at]
             continue
         if wire == _BYTES:
             size, at = _varint(message, at)
@@ -151,7 +224,7 @@ def _fields(message: Message) -> Iterator[tuple[int, Message | int]]:
             raise GraphRefused(f"not ONNX: a field of wire type {wire}")
         if size > end - at:
             raise GraphRefused("not ONNX: it ends within a field")
-        yield field, message[at : at + size]
+        yield field, message[at : at + size], message[first : at + size]
         at += size
 
 
