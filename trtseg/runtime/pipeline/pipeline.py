@@ -15,6 +15,7 @@ from trtseg.errors import EngineError, OutOfMemory
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array, Engine, Engines, on_host
 from trtseg.runtime.image import Picture, working_size
+from trtseg.runtime.maps.edges import Guide
 from trtseg.runtime.pipeline.buffers import Model
 from trtseg.runtime.pipeline.lanes import Lanes
 from trtseg.runtime.pipeline.trial import check_networks
@@ -139,6 +140,7 @@ class Pipeline:
                 memory.copy(source, array)
             if "image" in manifest.select_inputs:
                 grid_image = buffers.cell_means()
+            guide = buffers.guide()
             memory.synchronize()
         for array in (base, grid_image, *maps):
             if isinstance(array, np.ndarray):
@@ -153,6 +155,7 @@ class Pipeline:
             source=picture,
             encode_ms=(perf_counter() - start) * 1e3,
             maps=maps,
+            guide=guide,
         )
 
     def adopt(self, encoded: EncodedImage) -> EncodedImage:
@@ -165,10 +168,14 @@ class Pipeline:
         image = encoded.grid_image
         if image is not None:
             image = self._own(image, np.dtype(np.float32))
+        guide = encoded.guide
         same = base is encoded.base and image is encoded.grid_image
         if same and all(a is b for a, b in zip(maps, encoded.maps, strict=True)):
             return encoded
-        return replace(encoded, base=base, maps=tuple(maps), grid_image=image)
+        if guide is not None:
+            float32 = np.dtype(np.float32)
+            guide = Guide(self._own(guide.fine, float32), self._own(guide.coarse, float32))
+        return replace(encoded, base=base, maps=tuple(maps), grid_image=image, guide=guide)
 
     def _own(self, values: Array, dtype: np.dtype) -> Array:
         """An array in this pipeline's memory and of this dtype; the very same where it is one."""
