@@ -26,7 +26,7 @@ def guided_upsample(
     Args:
         values: float32 or float16 [h, w] in [0, 1], rows may lie apart.
         coarse: float32 [h, w], the guide at that size: the means of the cells.
-        guide: float32 [H, W], for instance the image's grey values in [0, 1].
+        guide: float32 [H, W], for instance the image's grey values, of any scale.
         epsilon: above 0; the guide's variance around a cell from which on it counts as an edge.
         model: float32 [2, h, w] to write the slopes and the windows' means into; allocated when
             None.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from trtseg import ops
@@ -18,17 +17,17 @@ from trtseg.runtime.maps.correction import enforce
 from trtseg.runtime.maps.tidy import Tidy
 from trtseg.types import Prompt, Region
 
-# Of grey values in [0, 1]: what varies less around a cell is no edge. Chosen on `davis_dev` and
-# `coco_val_dev` with `benchmarks/edges.py`.
+# Of grey values in [0, 1]: around a cell, a variance below this is no edge. Chosen on `davis_dev`
+# and `coco_val_dev`, as `benchmarks/edges.py` measures.
 EPSILON = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """The encoded part of an image, in grey.
+    """The encoded part of an image, in grey: means of the channels as the encoder has them.
 
     Attributes:
-        fine: float32 [H, W] in [0, 1], of the working size.
+        fine: float32 [H, W], of the working size.
         coarse: float32 [h, w], its means on the base grid.
     """
 
@@ -41,25 +40,10 @@ class Guide:
         return int(self.fine.nbytes + self.coarse.nbytes)
 
 
-def make_guide(
-    memory: Memory, image: Array, mean: np.ndarray, scale: np.ndarray, grid: tuple[int, int]
-) -> Guide:
-    """The guide of an image as the encoder has it.
-
-    Args:
-        memory: where the image lives, and the guide will.
-        image: [3, H, W], (pixel - mean) * scale of pixels of 0 to 255.
-        mean, scale: float32 [3].
-        grid: (h, w), of which H and W are multiples.
-    """
-    values = memory.host(image)
-    fine = np.full(values.shape[1:], mean.mean() / 255, np.float32)
-    for channel, factor in zip(values, 1 / (3 * 255 * scale), strict=True):
-        fine += channel * np.float32(factor)
-    coarse = cv2.resize(fine, grid[::-1], interpolation=cv2.INTER_AREA)
-    for array in (fine, coarse):
-        array.flags.writeable = False
-    return Guide(memory.array(fine), memory.array(coarse))
+def make_guide(memory: Memory, image: Array, stride: int) -> Guide:
+    """The guide of an image as the encoder has it, [1, 3, H, W], and of a base grid."""
+    fine = memory.channel_means(image)
+    return Guide(fine[0, 0], memory.cell_means(fine, stride)[0, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +56,7 @@ class Edges:
         tidy: detail makes crumbs of its own.
         image_size: (height, width).
         threshold: a pixel is object from this probability on.
+        scale: of the prepared image, per unit of a pixel of 0 to 255.
     """
 
     memory: Memory
@@ -79,6 +64,7 @@ class Edges:
     tidy: Tidy
     image_size: tuple[int, int]
     threshold: float
+    scale: float
 
     def refine(self, probability: Array, region: Region, prompts: Sequence[Prompt]) -> Array:
         """A map on the base grid at the guide's size, tidied, with every prompt obeyed.
@@ -99,7 +85,7 @@ class Edges:
                 probability,
                 guide.coarse,
                 guide.fine,
-                epsilon=EPSILON,
+                epsilon=EPSILON * (255 * self.scale) ** 2,
                 model=memory.empty((2, *guide.coarse.shape), float32),
                 out=fine,
                 stream=memory.stream,

@@ -152,8 +152,8 @@ class EncodeBuffers:
             )
 
     def guide(self) -> Guide:
-        """The prepared image in grey; waits for it."""
-        return make_guide(self._memory, self.image[0], self._mean, self._scale, self._grid)
+        """The prepared image in grey."""
+        return make_guide(self._memory, self.image, self._model.manifest.base_stride)
 
     def cell_means(self) -> Array:
         """The prepared image on the base grid, float32 [1, 3, h, w]."""

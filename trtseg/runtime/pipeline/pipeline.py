@@ -91,8 +91,12 @@ class Pipeline:
         """The base grid of a working size."""
         return self.stages.grid(size)
 
-    def _with_room(self, call: Callable[[], _T]) -> _T:
-        """A call that gets, if there is no room for it, the memory of all idle buffers."""
+    def with_room(self, call: Callable[[], _T]) -> _T:
+        """A call that gets, if there is no room for it, the memory of all idle buffers.
+
+        Raises:
+            OutOfMemory: that was not enough. And what the call raises.
+        """
         try:
             return call()
         except OutOfMemory:
@@ -114,7 +118,7 @@ class Pipeline:
             TypeError, ValueError: the image is on another device.
             EngineError: the encoder failed; `OutOfMemory` where there is no room.
         """
-        return self._with_room(lambda: self._encode(picture, region, size))
+        return self.with_room(lambda: self._encode(picture, region, size))
 
     def _encode(
         self, picture: Picture, region: Region, size: tuple[int, int] | None
@@ -142,7 +146,7 @@ class Pipeline:
                 grid_image = buffers.cell_means()
             guide = buffers.guide()
             memory.synchronize()
-        for array in (base, grid_image, *maps):
+        for array in (base, grid_image, guide.fine, guide.coarse, *maps):
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
         return EncodedImage(
@@ -212,7 +216,7 @@ class Pipeline:
         Raises:
             EngineError: a network failed; `OutOfMemory` where there is no room.
         """
-        return self._with_room(
+        return self.with_room(
             lambda: self._click(encoded, prompts, previous, segment, compose)
         )
 

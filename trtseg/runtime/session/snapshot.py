@@ -250,8 +250,15 @@ class Stepper:
     def _edges_of(self, encoded: EncodedImage) -> Edges | None:
         if not self._edges or encoded.guide is None:
             return None
-        memory, threshold = self._pipeline.engines.memory, self._pipeline.manifest.threshold
-        return Edges(memory, encoded.guide, self._tidy, self.encoded.image_size, threshold)
+        manifest = self._pipeline.manifest
+        return Edges(
+            memory=self._pipeline.engines.memory,
+            guide=encoded.guide,
+            tidy=self._tidy,
+            image_size=self.encoded.image_size,
+            threshold=manifest.threshold,
+            scale=sum(manifest.scale) / len(manifest.scale),
+        )
 
     def _carry(
         self, before: Snapshot, region: Region
@@ -319,7 +326,7 @@ class Stepper:
         values, obeyed = enforce(values, prompts, region, size, threshold)
         if values is found:
             return candidates, obeyed
-        result = memory.array(values)
+        result = self._pipeline.with_room(lambda: memory.array(values))
         if isinstance(result, np.ndarray):
             result.flags.writeable = False
         return result, obeyed
