@@ -117,6 +117,9 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     both = torch.stack([points, points.flip(0) * 0.5])
     drawn, scores = empty(4, height, width), uniform(MASKS)
     shown = empty(height, width)
+    coarse, guide = (torch.rand(one, generator=random).to(device) for one in
+                     ((max(height // 4, 1), max(width // 4, 1)), (height, width)))  # fmt: skip
+    model, fine = empty(2, *coarse.shape, of=f32), empty(height, width, of=f32)
     pixels = torch.randint(0, 256, (height, width, 3), generator=random).to(u8).to(device)
     prepared = empty(3, max(height // 2, 1), max(width // 2, 1))
     middle, unit = (127.5, 127.5, 127.5), (1 / 127.5, 1 / 127.5, 1 / 127.5)
@@ -156,6 +159,12 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
             lambda m, s: m.compose_mask(low, 0.5, mask, upsampled, before, box, s),
             [upsampled, box],
             _size(low, mask, upsampled, before),
+        ),
+        Case(
+            "guided_upsample from 1/4",
+            lambda m, s: m.guided_upsample(low, coarse, guide, 1e-3, model, fine, s),
+            [model, fine],
+            _size(low, coarse, guide, model, fine),
         ),
         Case(
             "click_maps, 20 + 20 points",

@@ -287,6 +287,35 @@ def compositions(name: str, repeat: int) -> list[Row]:
     return rows
 
 
+def guided_upsamplings(name: str, repeat: int) -> list[Row]:
+    """A map of a quarter of the size, along an image; OpenCV's steps are those of He and Sun."""
+    size, random = SIZES[name], np.random.default_rng(0)
+    low = (size[0] // 4, size[1] // 4)
+    guide = cv2.GaussianBlur(random.random(size, np.float32), (9, 9), 3)
+    coarse = cv2.resize(guide, low[::-1], interpolation=cv2.INTER_AREA)
+    values = cv2.GaussianBlur(random.random(low, np.float32), (9, 9), 3)
+    model, out = np.empty((2, *low), np.float32), np.empty(size, np.float32)
+
+    def mean(plane: np.ndarray) -> np.ndarray:
+        return cv2.blur(plane, (3, 3), borderType=cv2.BORDER_REPLICATE)
+
+    def larger(plane: np.ndarray) -> np.ndarray:
+        return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def other() -> object:
+        means = mean(coarse)
+        slope = mean(values * coarse) - mean(values) * means
+        slope /= mean(coarse * coarse) - means * means + 1e-3
+        found = larger(values) + larger(slope) * (guide - larger(means))
+        return np.clip(found, 0, 1, out=found)
+
+    def native() -> object:
+        return ops.guided_upsample(values, coarse, guide, epsilon=1e-3, model=model, out=out)
+
+    case = f"from {low[1]}x{low[0]}"
+    return [compare("guided_upsample", case, name, native, other, "cv2, numpy", repeat)]
+
+
 def click_maps(name: str, repeat: int) -> list[Row]:
     """A click's guidance on grids of stride 4 and 2, and at the image's size."""
     rows = []
@@ -363,6 +392,7 @@ def main() -> None:
         rows += guidances(name, arguments.repeat)
         rows += jaccards(name, arguments.repeat)
         rows += compositions(name, arguments.repeat)
+        rows += guided_upsamplings(name, arguments.repeat)
         rows += click_maps(name, arguments.repeat)
         rows += best_maps(name, arguments.repeat)
         rows += prepared_images(name, arguments.repeat)

@@ -106,6 +106,19 @@ def compose_mask(probability, size):
     return vertical @ probability.astype(np.float64) @ horizontal.T
 
 
+def guided_upsample(values, coarse, guide, epsilon):
+    """(the map, its model)."""
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(np.pad(each.astype(np.float64), 1, "edge"), (3, 3))
+        for each in (values, coarse)
+    ]
+    value, mean = (each.mean((2, 3)) for each in windows)
+    covariance = (windows[0] * windows[1]).mean((2, 3)) - value * mean
+    slope = covariance / (windows[1].var((2, 3)) + epsilon)
+    up, slopes, means = (compose_mask(each, guide.shape) for each in (values, slope, mean))
+    return np.clip(up + slopes * (guide - means), 0, 1), np.stack([slope, mean])
+
+
 def changed_box(a, b):
     rows, columns = np.nonzero(a != b)
     if len(rows) == 0:

@@ -136,6 +136,10 @@ def test_nothing_is_overwritten_without_force(
         (["--box", "5,1,1,5"], "--box: expected X0 < X1 and Y0 < Y1, got 5,1,1,5"),
         (["--box", "nan,1,1,5"], "--box: expected X0 < X1"),
         (["--box", "200,1,300,5"], "--box: expected a box that meets the image"),
+        (["--stroke", "1,1,5"], "--stroke: expected X,Y,X,Y,... in pixels, got '1,1,5'"),
+        (["--stroke", "1,1"], "--stroke: expected X,Y,X,Y,... in pixels, got '1,1'"),
+        (["--stroke", "1,1,200,5"], "--stroke: expected points inside the image, 0,0 to 159,119"),
+        (["--click", "1,1", "--session", "s.txt"], "s.txt: expected a name ending in"),
         (["--click", "1,1", "--select", "3"], "--select: expected 0 to 2, got 3"),
         (["--select", "1", "--mask", "photo.png"], "--select: expected with a click or a box"),
         (["--click", "1,1", "--soft"], "--soft: expected with --cutout"),
@@ -332,6 +336,29 @@ def test_several_photos_and_folders_get_the_same_prompts(
     ]  # fmt: skip
     assert run("segment", "photo.png", "more", *words) == 2
     assert "exists already; pass --force" in capsys.readouterr().err
+
+
+def test_a_stroke_and_the_session(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trtseg import Segmenter
+    from trtseg.runtime.image import load_image
+
+    words = ["--stroke", "40,60,80,70,110,60", "--background", "10,10", "--session", "s.json"]
+    assert segment(*words) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "s.json"
+    assert "stroke 40,60,80,70,110,60:" in captured.err
+    segmenter = Segmenter.load("./tiny", threads=1)
+    picture = load_image("photo.png")
+    shown = cv2.imread("photo-mask.png", cv2.IMREAD_UNCHANGED)
+    session = segmenter.open("s.json", picture.pixels, picture.image_format)
+    np.testing.assert_array_equal(session.prediction.mask, shown)
+    session = segmenter.session(segmenter.encode(picture.pixels, picture.image_format))
+    session.add_stroke([(40, 60), (80, 70), (110, 60)])
+    np.testing.assert_array_equal(session.add_click(10, 10, False).mask, shown)
+    assert segment(*words, "-o", "other.png") == 2
+    assert "s.json: exists already" in capsys.readouterr().err
+    assert run("segment", "photo.png", ".", *words, "--force") == 2
+    assert "--session: expected with one photo" in capsys.readouterr().err
 
 
 def test_a_box_a_mask_and_another_hypothesis(

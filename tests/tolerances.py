@@ -28,6 +28,10 @@ DISTANCE_TRANSFORM = (EPS32, 0.0)
 # that are normally distributed.
 BILINEAR = (1e-5, 1e-3)
 
+# Of nine values within [0, 1] the sums are known to 9 * EPS32, the products' relative to an epsilon
+# of at least 1e-3: 1e-3 of the slope, which is at most 1 / (2 sqrt(epsilon)) = 16; and BILINEAR.
+GUIDED_UPSAMPLE = (1e-3, 2e-3)
+
 # A sum of at most six products of order 1.
 GUIDANCE = (1e-6, 2e-6)
 

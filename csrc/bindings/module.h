@@ -10,6 +10,7 @@
   EACH(click_maps)         \
   EACH(compose_mask)       \
   EACH(distance_transform) \
+  EACH(guided_upsample)    \
   EACH(hypercolumn)        \
   EACH(jaccard)            \
   EACH(prepare_image)

@@ -5,6 +5,7 @@ import pytest
 
 from trtseg.evaluate.metrics import (
     bootstrap_interval,
+    boundary_iou,
     clicks_to_reach,
     failures,
     failures_at_limit,
@@ -47,6 +48,28 @@ def test_iou_by_hand():
     assert iou(predicted, mask) == 1 / 3
     assert iou(predicted.astype(bool), mask) == 1 / 3
     assert iou(predicted * 255, mask) == 1 / 3
+
+
+def test_boundary_iou_by_hand():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[1:6, 1:6] = 1
+    moved = np.roll(mask, 1, 1)
+    rims = [np.zeros((9, 9), bool) for _ in range(2)]
+    for rim, x in zip(rims, (1, 2), strict=True):
+        rim[1:6, x : x + 5] = True
+        rim[2:5, x + 1 : x + 4] = False
+    wanted = (rims[0] & rims[1]).sum() / (rims[0] | rims[1]).sum()
+    assert boundary_iou(moved, mask, 1) == wanted
+    assert boundary_iou(mask, mask) == boundary_iou(0 * mask, 0 * mask) == 1.0
+    # wide enough, the rim is all of the object
+    assert boundary_iou(moved, mask, 5) == iou(moved, mask)
+    # the image's border bounds, too
+    assert boundary_iou(np.ones((9, 9)), np.ones((9, 9), np.uint8) - mask, 1) < 1
+    void = mask.copy()
+    void[:, 1:3] = void[:, 6] = 255
+    assert boundary_iou(moved, void, 1) == 1.0
+    with pytest.raises(ValueError, match="width_px: expected at least 1, got 0"):
+        boundary_iou(mask, mask, 0)
 
 
 def test_void_never_counts():

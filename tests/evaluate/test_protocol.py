@@ -8,7 +8,13 @@ import pytest
 from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import StandardClicker
 from trtseg.evaluate.datasets import open_dataset
-from trtseg.evaluate.protocol import best_candidate_iou, record_object
+from trtseg.evaluate.protocol import (
+    SPOILED_RADIUS,
+    best_candidate_iou,
+    given_mask,
+    record_object,
+    spoiled_mask,
+)
 
 from .methods import DiskSession, write_folder
 
@@ -117,7 +123,8 @@ def test_a_given_mask_is_corrected_from_the_first_click_on(tmp_path):
     sample = sample_of([[1, 1, 1, 1, 1, 0, 0]])
     sample.initial_mask = np.array([[1, 1, 0, 0, 0, 0, 1]], bool)
     session = MaskScript([np.array([row], np.uint8) for row in ([1, 1, 1, 1, 0, 0, 0],) * 2])
-    run = record_object(session, sample, StandardClicker(sample.mask), 2, from_mask=True)
+    clicker = StandardClicker(sample.mask)
+    run = record_object(session, sample, clicker, 2, initial=given_mask(sample))
     np.testing.assert_array_equal(session.given, sample.initial_mask)
     # what the given mask has too much (a tie is negative), then what the answer misses
     assert session.clicks == [(6, 0, False), (4, 0, True)]
@@ -128,7 +135,37 @@ def test_a_given_mask_needs_a_mask_and_a_method_that_takes_it():
     sample = sample_of([[1, 1, 0]])
     sample.initial_mask = np.array([[1, 0, 0]], bool)
     with pytest.raises(ValueError, match="expected a method that can begin with a mask"):
-        record_object(Script([]), sample, StandardClicker(sample.mask), from_mask=True)
+        record_object(
+            Script([]), sample, StandardClicker(sample.mask), initial=given_mask(sample)
+        )
     sample.initial_mask, sample.source = None, SimpleNamespace(annotation="masks/a.png")
     with pytest.raises(DatasetError, match=r"masks/a\.png: there is no mask to begin with"):
-        record_object(MaskScript([]), sample, StandardClicker(sample.mask), from_mask=True)
+        given_mask(sample)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_spoiled_mask_is_the_methods_own_but_for_one_disk(tmp_path, seed):
+    sample = open_dataset(write_folder(tmp_path, 1))[0]
+    shape = sample.mask.shape
+    own = record_object(
+        DiskSession(shape, 9), sample, StandardClicker(sample.mask), 2, keep_masks=True
+    ).masks[-1]
+    found = [
+        spoiled_mask(
+            DiskSession(shape, 9), StandardClicker(sample.mask), np.random.default_rng(seed)
+        )
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*found)
+    added, cut = found[0] & ~own, own & ~found[0]
+    assert added.any() != cut.any()
+    rows, columns = np.nonzero(added | cut)
+    widest = 2 * SPOILED_RADIUS * np.sqrt(own.sum()) + 1
+    assert max(np.ptp(rows), np.ptp(columns)) <= widest
+
+
+def test_no_mask_to_spoil():
+    nothing = np.zeros((4, 4), np.uint8)
+    sample = sample_of(np.eye(4))
+    clicker = StandardClicker(sample.mask)
+    assert spoiled_mask(Script([nothing] * 2), clicker, np.random.default_rng(0)) is None

@@ -261,6 +261,19 @@ def test_bad_configurations(changes):
         EvaluationConfig(**{"model": "lite", "data": (DataSpec("a"),), **changes})
 
 
+def test_a_model_corrects_its_own_spoiled_mask(tmp_path):
+    root = write_folder(tmp_path / "objects", 1, (96, 96))
+    clicks = {}
+    for protocol in ("standard", "spoiled-mask"):
+        config = EvaluationConfig("lite", (DataSpec(str(root)),), protocol=protocol, clicks=2)
+        run = RunDirectory(tmp_path / protocol)
+        run.start(make_header(config, load_method(config), config.open_data()))
+        evaluate(config, run, progress=False)
+        clicks[protocol] = [record.clicks for record in run.records("objects")]
+    assert all(clicks["spoiled-mask"])
+    assert clicks["spoiled-mask"] != clicks["standard"]
+
+
 def test_a_model_begins_with_the_given_mask(tmp_path):
     root = write_folder(tmp_path / "faulty", 1, (96, 96))
     labels = cv2.imread(str(root / "masks" / "00.png"), cv2.IMREAD_GRAYSCALE)

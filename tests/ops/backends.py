@@ -87,6 +87,13 @@ class Raw:
             None if box is None else self._host(box),
         )
 
+    def guided_upsample(self, values, coarse, guide, epsilon):
+        """(the map, its model)."""
+        out = self._out(guide.shape, np.float32)
+        model = self._out((2, *values.shape), np.float32)
+        self.module.guided_upsample(*map(self._in, (values, coarse, guide)), epsilon, model, out)
+        return self._host(out), self._host(model)
+
     def click_maps(self, points, size, limit_px, sigma_px=None, dtype=np.float32):
         out = self._out((4, *size), dtype)
         self.module.click_maps(self._in(points), out, limit_px, sigma_px)
@@ -170,6 +177,13 @@ class Torch:
             out=previous if in_place else None,
         )
         return mask.numpy(), upsampled.numpy(), None if box is None else box.numpy()
+
+    def guided_upsample(self, values, coarse, guide, epsilon):
+        model = self._in(np.full((2, *values.shape), 77, np.float32))
+        out = self._ops.guided_upsample(
+            *map(self._in, (values, coarse, guide)), epsilon=epsilon, model=model
+        )
+        return out.numpy(), model.numpy()
 
     def click_maps(self, points, size, limit_px, sigma_px=None, dtype=np.float32):
         out = self._in(np.full((4, *size), 77, dtype))

@@ -287,6 +287,19 @@ def test_compose_mask(emulated, control, size, dtype):
             np.testing.assert_array_equal(box, reference.changed_box(mask, previous))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [*SHAPES, (64, 257)])
+def test_guided_upsample(emulated, control, size, dtype):
+    random = rng(size)
+    source = max(size[0] // 3, 1), size[1] // 2 + 1
+    values, coarse = random.random(source).astype(dtype), random.random(source, np.float32)
+    guide = random.random(size, np.float32)
+    found = in_all_orders(control, lambda: emulated.guided_upsample(values, coarse, guide, 1e-3))
+    expected = reference.guided_upsample(values, coarse, guide, 1e-3)
+    for each, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(each, wanted, *tolerances.GUIDED_UPSAMPLE)
+
+
 @pytest.mark.parametrize("sigma_px", [None, 3.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SHAPES)
@@ -398,6 +411,7 @@ def test_every_launch_is_on_the_given_stream(control):
     emulated.add_guidance(maps, maps, weight)
     emulated.jaccard(maps, mask, click, click, (weight[0], weight[1]))
     emulated.compose_mask(maps[0], (8, 8), previous=mask)
+    emulated.guided_upsample(maps[0], maps[0], maps[1], 1e-3)
     after = control.launches, control.launches_on(stream)
     assert after[0] - before[0] == after[1] - before[1] > 10
 

@@ -63,7 +63,8 @@ def test_an_encoding_is_immutable(segmenter: Segmenter, photo: np.ndarray) -> No
     with pytest.raises(dataclasses.FrozenInstanceError):
         encoded.base = None  # type: ignore[misc]
     assert encoded.image_size == (120, 160)
-    assert encoded.nbytes == encoded.base.nbytes == 8 * 24 * 32 * 4
+    guide = (96 * 128 + 24 * 32) * 4
+    assert encoded.nbytes == encoded.base.nbytes + guide == 8 * 24 * 32 * 4 + guide
     assert encoded.source.pixels is photo
 
 

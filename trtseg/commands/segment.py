@@ -40,6 +40,7 @@ PROMPTS = {
     "--click": ("X,Y", "a point on the object, in pixels; may be repeated"),
     "--background": ("X,Y", "one beside it, in pixels; may be repeated"),
     "--box": ("X0,Y0,X1,Y1", "a box around the object, in pixels"),
+    "--stroke": ("X,Y,X,Y,...", "a line drawn over the object, in pixels"),
 }
 PICTURES = ("overlay", "sheet")  # these are looked at: any format will do
 
@@ -59,7 +60,8 @@ class _PromptAction(argparse.Action):
         names = PROMPTS[str(option_string)][0]
         try:
             numbers = tuple(float(part) for part in str(values).split(","))
-            if len(numbers) != len(names.split(",")):
+            many = option_string == "--stroke" and len(numbers) >= 4 and len(numbers) % 2 == 0
+            if not many and len(numbers) != len(names.split(",")):
                 raise ValueError
         except ValueError:
             parser.error(f"{option_string}: expected {names} in pixels, got {values!r}")
@@ -90,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="with a soft edge (best with pip install 'trtseg[matting]')")
     parser.add_argument("--candidates", type=Path, metavar="DIR",
                         help="a folder for all candidates, one mask each")
+    parser.add_argument("--session", type=Path, metavar="JSON",
+                        help="the session, which `Segmenter.open` goes on with; of one photo")
     parser.add_argument("--json", action="store_true",
                         help="print box, scores, run lengths and timing, a line for each photo")
     parser.add_argument("--no-focus", action="store_true",
@@ -113,6 +117,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--mask: the model {args.model} continues from no mask")
     targets = {photo: _targets(args, photo, several, manifest.candidates) for photo in photos}
     _check_targets([each for own in targets.values() for each in own.items()], several, args.force)
+    if args.session is not None:
+        if several:
+            raise ValueError("--session: expected with one photo")
+        check_targets([args.session], force=args.force, suffixes=(".json",))
     given = None
     if args.mask is not None:
         given = read_photo(args.mask).rgb().max(axis=2) > 127
@@ -164,10 +172,14 @@ def _segment(
                 images[path] = prediction.candidates[index]
         path.parent.mkdir(parents=True, exist_ok=True)
     write_images(images, picture.icc)
+    written = list(images)
+    if args.session is not None:
+        session.save(args.session)
+        written.append(args.session)
     if args.json:
-        print(json.dumps(_report(photo, prediction, list(images), encoded.encode_ms)))
+        print(json.dumps(_report(photo, prediction, written, encoded.encode_ms)))
     else:
-        for path in images:
+        for path in written:
             print(path)
 
 
@@ -182,6 +194,8 @@ def _answer(
         if option == "--box":
             add_box(session, *numbers)
             prediction = session.prediction
+        elif option == "--stroke":
+            prediction = session.add_stroke(_points(numbers))
         else:
             x, y = numbers
             prediction = session.add_click(x, y, option == "--click")
@@ -199,10 +213,8 @@ def _check_prompts(args: argparse.Namespace) -> None:
     if args.mask is None:
         if not options:
             raise ValueError("--click: expected at least one X,Y")
-        if not {"--click", "--box"} & set(options):
+        if not {"--click", "--box", "--stroke"} & set(options):
             raise ValueError("--click: expected at least one point on the object")
-        if args.select is not None and not options:
-            raise ValueError("--select: expected with a click or a box")
     elif args.select is not None and not options:
         raise ValueError("--select: expected with a click or a box")
     for option, numbers in args.prompts:
@@ -211,6 +223,10 @@ def _check_prompts(args: argparse.Namespace) -> None:
             raise ValueError(f"--box: expected X0 < X1 and Y0 < Y1, got {got}")
     if args.soft and args.cutout is None:
         raise ValueError("--soft: expected with --cutout")
+
+
+def _points(numbers: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _several(args: argparse.Namespace) -> bool:
@@ -256,9 +272,11 @@ def _check_inside(prompts: list[Prompt], size: tuple[int, int]) -> None:
             inside = x0 < width and y0 < height and x1 > 0 and y1 > 0
             wanted = "a box that meets"
         else:
-            x, y = numbers
-            inside = -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5  # NaN is nowhere
-            wanted = "a point inside"
+            inside = all(
+                -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5  # NaN is nowhere
+                for x, y in _points(numbers)
+            )
+            wanted = "points inside" if option == "--stroke" else "a point inside"
         if not inside:
             raise ValueError(
                 f"{option}: expected {wanted} the image, 0,0 to {width - 1},{height - 1}, "

@@ -1,7 +1,8 @@
 """Simulated users: where the next click goes, given the object and the current mask.
 
 The "given-mask" protocol (DAVIS-585, Chen et al. 2022) is the standard one from a faulty mask on:
-`protocol.record_object` shows it to the method, and the first click corrects it.
+`protocol.record_object` shows it to the method, and the first click corrects it. In "spoiled-mask"
+the faulty mask is the method's own, see `protocol.spoiled_mask`.
 
 A clicker is made for one object and asked for one click after the other. It never clicks a void
 pixel and never the same pixel twice, and answers None when no error is left to click on.
@@ -26,6 +27,7 @@ PROTOCOLS = (
     "jitter",
     "boundary",
     "given-mask",
+    "spoiled-mask",
 )
 
 
@@ -221,6 +223,11 @@ class JitterClicker(Clicker):
         return y, x, positive
 
 
+def draws(seed: int, name: str) -> np.random.Generator:
+    """What is drawn for an object: it depends on (seed, name) alone."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
 def make_clicker(protocol: str, mask: np.ndarray, *, seed: int = 0, name: str = "") -> Clicker:
     """The clicker of a protocol for one object.
 
@@ -234,11 +241,11 @@ def make_clicker(protocol: str, mask: np.ndarray, *, seed: int = 0, name: str = 
     Raises:
         ValueError: an unknown protocol.
     """
-    if protocol in ("standard", "given-mask"):
+    if protocol in ("standard", "given-mask", "spoiled-mask"):
         return StandardClicker(mask)
     if protocol == "continuous-adaptation":
         return CentreClicker(mask)
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    rng = draws(seed, name)
     if protocol == "latent-diversity":
         return LatentDiversityClicker(mask, rng)
     if protocol == "random":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 
 from trtseg.evaluate.datasets.dataset import VOID
+
+BOUNDARY = 0.02  # of the diagonal: the usual width of `boundary_iou`
 
 
 def iou(predicted: np.ndarray, mask: np.ndarray) -> float:
@@ -32,6 +35,40 @@ def iou(predicted: np.ndarray, mask: np.ndarray) -> float:
     if union == 0:
         return 1.0
     return np.count_nonzero(predicted & inside) / union
+
+
+def boundary_iou(predicted: np.ndarray, mask: np.ndarray, width_px: int | None = None) -> float:
+    """IoU of the inner rims of a prediction and the truth (Cheng et al. 2021).
+
+    Args:
+        predicted, mask: as for `iou`.
+        width_px: of the rims, by chessboard distance; None for 2 % of the image's diagonal.
+
+    Returns:
+        In [0, 1]; 1 when both are empty.
+
+    Raises:
+        ValueError: the shapes differ, or width_px < 1.
+    """
+    if width_px is None:
+        width_px = max(1, round(BOUNDARY * float(np.hypot(*mask.shape))))
+    if width_px < 1:
+        raise ValueError(f"width_px: expected at least 1, got {width_px}")
+    predicted = predicted.astype(bool)
+    if predicted.shape != mask.shape:
+        raise ValueError(
+            f"predicted: expected {mask.shape}, the truth's size, got {predicted.shape}"
+        )
+    # Void takes the prediction's side, so that no rim is asked for along it.
+    inside = np.where(mask == VOID, predicted, mask == 1)
+    truth = np.where(mask == VOID, VOID, _rim(inside, width_px))
+    return iou(_rim(predicted, width_px), truth.astype(np.uint8))
+
+
+def _rim(inside: np.ndarray, width_px: int) -> np.ndarray:
+    padded = np.pad(inside.astype(np.uint8), 1)  # the image's border is a boundary, too
+    core = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width_px)
+    return inside & (core[1:-1, 1:-1] == 0)
 
 
 def clicks_to_reach(ious: np.ndarray, target: float) -> np.ndarray:

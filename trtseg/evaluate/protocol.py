@@ -15,6 +15,9 @@ from trtseg.evaluate.datasets.dataset import Sample
 from trtseg.evaluate.metrics import iou
 from trtseg.types import Click
 
+SPOILED_AFTER = 2  # clicks
+SPOILED_RADIUS = 0.35  # of the side of a square of the mask's area
+
 
 class SessionLike(Protocol):
     """What the evaluation asks of a method: nothing but to answer clicks.
@@ -66,7 +69,7 @@ def record_object(
     *,
     stop_at: float | None = None,
     keep_masks: bool = False,
-    from_mask: bool = False,
+    initial: np.ndarray | None = None,
 ) -> ObjectRun:
     """Let a simulated user segment one object.
 
@@ -78,17 +81,20 @@ def record_object(
         stop_at: end once this IoU is reached and continue the list with it. NoC of targets up to
             `stop_at` is unchanged; IoU@k is not, so leave it None to report that.
         keep_masks: keep the mask after each click, for pictures.
-        from_mask: begin with the sample's initial mask.
+        initial: bool [H, W], a mask to begin with.
 
     Raises:
-        DatasetError: the sample has no initial mask.
         ValueError: max_clicks < 1, a mask that is not of the image's size, or a method that
             cannot begin with one.
     """
     if max_clicks < 1:
         raise ValueError(f"max_clicks: expected at least 1, got {max_clicks}")
     run = ObjectRun()
-    predicted = _begin_with_mask(session, sample) if from_mask else None
+    if initial is not None:
+        if not isinstance(session, MaskSessionLike):
+            raise ValueError("protocol: expected a method that can begin with a mask")
+        session.set_mask(initial)
+    predicted = initial
     while len(run.clicks) < max_clicks:
         click = clicker.next_click(predicted)
         if click is None:
@@ -117,14 +123,49 @@ def record_object(
     return run
 
 
-def _begin_with_mask(session: SessionLike, sample: Sample) -> np.ndarray:
+def given_mask(sample: Sample) -> np.ndarray:
+    """The mask that a data set gives to begin with, bool [H, W].
+
+    Raises:
+        DatasetError: the sample has none.
+    """
     mask = sample.initial_mask
     if mask is None:
         raise DatasetError(f"{sample.source.annotation}: there is no mask to begin with")
-    if not isinstance(session, MaskSessionLike):
-        raise ValueError("protocol: expected a method that can begin with a mask")
-    session.set_mask(mask)
     return mask
+
+
+def spoiled_mask(
+    session: SessionLike, clicker: Clicker, rng: np.random.Generator
+) -> np.ndarray | None:
+    """A method's own mask with one region spoiled, as of somebody who stopped too early.
+
+    After `SPOILED_AFTER` clicks, a disk around a pixel of the mask's rim is cut away or added,
+    either as likely; its radius is `SPOILED_RADIUS` of the side of a square of the mask's area.
+
+    Args:
+        session: fresh, for the object's image; of no use afterwards.
+        clicker: fresh, for the object.
+        rng: draws the pixel and the kind.
+
+    Returns:
+        bool [H, W]; None where the clicks give no mask.
+    """
+    mask: np.ndarray | None = None
+    for _ in range(SPOILED_AFTER):
+        click = clicker.next_click(mask)
+        if click is None:
+            break
+        mask = np.array(session.add_click(click.x, click.y, click.positive).mask, copy=True) > 0
+    if mask is None or not mask.any():
+        return None
+    inside = np.pad(mask.astype(np.uint8), 1)
+    rim = mask & (cv2.erode(inside, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0)
+    y, x = np.argwhere(rim)[rng.integers(np.count_nonzero(rim))]
+    radius = SPOILED_RADIUS * np.sqrt(np.count_nonzero(mask))
+    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    disk = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+    return mask | disk if rng.random() < 0.5 else mask & ~disk
 
 
 def best_candidate_iou(prediction: Any, mask: np.ndarray) -> float | None:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
-from trtseg.evaluate.clicks import make_clicker
+from trtseg.evaluate.clicks import draws, make_clicker
 from trtseg.evaluate.configuration import EvaluationConfig
-from trtseg.evaluate.datasets import Dataset
+from trtseg.evaluate.datasets import Dataset, Sample
 from trtseg.evaluate.methods import Method, load_method
 from trtseg.evaluate.parallel import CLUSTERS, run_parallel
-from trtseg.evaluate.protocol import record_object
+from trtseg.evaluate.protocol import given_mask, record_object, spoiled_mask
 from trtseg.evaluate.records import ObjectRecord, RunDirectory, read_record
 from trtseg.machine import describe
 
@@ -136,6 +137,7 @@ def run_image(
     records = []
     for index, sample in zip(task.indices, samples, strict=True):
         begin = time.perf_counter()
+        initial = _initial_mask(config, method, encoded, sample)
         clicker = make_clicker(config.protocol, sample.mask, seed=config.seed, name=sample.name)
         with method.session(encoded) as session:
             result = record_object(
@@ -145,7 +147,7 @@ def run_image(
                 config.clicks,
                 stop_at=max(config.targets) if config.stop_at_target else None,
                 keep_masks=True,
-                from_mask=config.protocol == "given-mask",
+                initial=initial,
             )
         record = ObjectRecord.from_run(task.data, index, sample.name, result)
         record.encode_ms = round(encode_ms, 3)
@@ -153,6 +155,19 @@ def run_image(
         record.other_ms = round(elapsed - sum(result.click_ms), 3)
         records.append(record)
     return records
+
+
+def _initial_mask(
+    config: EvaluationConfig, method: Method, encoded: Any, sample: Sample
+) -> np.ndarray | None:
+    """What the work on an object begins with."""
+    if config.protocol == "given-mask":
+        return given_mask(sample)
+    if config.protocol != "spoiled-mask":
+        return None
+    with method.session(encoded) as session:
+        clicker = make_clicker(config.protocol, sample.mask)
+        return spoiled_mask(session, clicker, draws(config.seed, sample.name))
 
 
 def make_header(

@@ -9,6 +9,7 @@ from trtseg.ops.best_map import best_map
 from trtseg.ops.click_maps import click_maps
 from trtseg.ops.compose_mask import compose_mask
 from trtseg.ops.distance_transform import distance_transform
+from trtseg.ops.guided_upsample import guided_upsample
 from trtseg.ops.hypercolumn import hypercolumn
 from trtseg.ops.jaccard import jaccard, jaccard_gradient
 from trtseg.ops.prepare_image import prepare_image
@@ -19,6 +20,7 @@ __all__ = [
     "click_maps",
     "compose_mask",
     "distance_transform",
+    "guided_upsample",
     "hypercolumn",
     "jaccard",
     "jaccard_gradient",

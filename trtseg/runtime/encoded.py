@@ -9,6 +9,7 @@ import numpy as np
 
 from trtseg.runtime.engine import Array, on_host
 from trtseg.runtime.image import Picture, as_picture
+from trtseg.runtime.maps.edges import Guide
 from trtseg.types import Region
 
 
@@ -28,6 +29,7 @@ class EncodedImage:
         source: the caller's image, not copied: a focus crop is encoded from it later, so leave
             its pixels alone while sessions are open. Dropped by pickling; see `with_image`.
         encode_ms: what encoding took.
+        guide: the region in grey, which contours follow.
     """
 
     model: str
@@ -39,6 +41,7 @@ class EncodedImage:
     source: Picture | None = field(repr=False)
     encode_ms: float = 0.0
     maps: tuple[Array, ...] = field(default=(), repr=False)
+    guide: Guide | None = field(default=None, repr=False)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -49,7 +52,8 @@ class EncodedImage:
     def nbytes(self) -> int:
         """Bytes held by the encoding itself, without the caller's image."""
         grid = 0 if self.grid_image is None else self.grid_image.nbytes
-        return int(self.base.nbytes + grid + sum(one.nbytes for one in self.maps))
+        guide = 0 if self.guide is None else self.guide.nbytes
+        return int(self.base.nbytes + grid + guide + sum(one.nbytes for one in self.maps))
 
     def with_image(self, image: np.ndarray, image_format: str | None = None) -> EncodedImage:
         """The same encoding with its image attached again, for instance after unpickling.
@@ -67,6 +71,8 @@ class EncodedImage:
         for name in ("base", "grid_image"):
             if state[name] is not None:
                 state[name] = on_host(state[name])
+        if self.guide is not None:
+            state["guide"] = Guide(on_host(self.guide.fine), on_host(self.guide.coarse))
         return {**state, "maps": tuple(map(on_host, self.maps)), "source": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

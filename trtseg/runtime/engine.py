@@ -202,6 +202,9 @@ class Memory(Protocol):
     def cell_means(self, image: Array, stride: int) -> Array:
         """The means of cells of stride x stride pixels: [1, C, H, W] to float32 [1, C, h, w]."""
 
+    def channel_means(self, image: Array) -> Array:
+        """The means of all channels: [1, C, H, W] to float32 [1, 1, H, W]."""
+
     def adopt(self, array: Any) -> Array:
         """Another library's array on this memory's device, without a copy, ready to be read by
         what is queued from here on.
@@ -297,6 +300,10 @@ class HostMemory:
     def cell_means(self, image: np.ndarray, stride: int) -> np.ndarray:
         """See `Memory`."""
         return cells_of(image, stride).mean((3, 5), dtype=np.float32)
+
+    def channel_means(self, image: np.ndarray) -> np.ndarray:
+        """See `Memory`."""
+        return image.mean(1, dtype=np.float32, keepdims=True)
 
     def adopt(self, array: Any) -> np.ndarray:
         """See `Memory`."""

@@ -51,7 +51,8 @@ def memory_plan(pipeline: Pipeline, height: int, width: int, crops: int) -> Memo
     masks = {spec.name: spec for spec in engines.segment.outputs}
     map_bytes = cells * manifest.candidates * masks["masks"].dtype.itemsize
     maps = sum(prod(shape) for shape in pipeline.stages.map_shapes(size).values()) * x
-    encoding = cells * manifest.channels * x + maps
+    guide = (size[0] * size[1] + cells) * 4
+    encoding = cells * manifest.channels * x + maps + guide
     if "image" in manifest.select_inputs:
         encoding += cells * 3 * 4
     image = size[0] * size[1] * 3

@@ -175,6 +175,7 @@ class Segmenter:
         adapt: Adapter | None = None,
         drop_islands_px: float | None = None,
         fill_holes_px: float | None = None,
+        edges: bool = True,
     ) -> Session:
         """Begin to select one object.
 
@@ -191,9 +192,12 @@ class Segmenter:
                 click lies in them; None for a tenth of the largest part, 0 to keep all.
             fill_holes_px: holes with fewer pixels are filled, unless a negative click lies in
                 them; None for a twentieth of the largest part, 0 to keep all.
+            edges: let contours follow the image's edges as finely as the networks saw it; False
+                for the networks' own maps, which spares some milliseconds of a click.
 
         Raises:
-            TypeError: not an encoding, local is no bool, not an adapter, or a size is no number.
+            TypeError: not an encoding, local or edges is no bool, not an adapter, or a size is no
+                number.
             ValueError: made by another model, an unknown value for focus, or a size is negative.
         """
         if not isinstance(encoded, EncodedImage):
@@ -202,8 +206,9 @@ class Segmenter:
             raise ValueError(f"encoded: expected an encoding by this model ({self.bundle.name})")
         if focus not in ("auto", None):
             raise ValueError(f"focus: expected 'auto' or None, got {focus!r}")
-        if not isinstance(local, bool):
-            raise TypeError(f"local: expected a bool, got {local!r}")
+        for name, value in (("local", local), ("edges", edges)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name}: expected a bool, got {value!r}")
         if adapt is not None and not hasattr(adapt, "adapt"):
             raise TypeError(f"adapt: expected an adapter or None, got {adapt!r}")
         adopted = self.pipeline.adopt(encoded)
@@ -214,6 +219,7 @@ class Segmenter:
             local=local,
             adapter=adapt,
             tidy=Tidy(drop_islands_px, fill_holes_px),
+            edges=edges,
         )
 
     def open(
@@ -267,6 +273,7 @@ class Segmenter:
                 adapt=adapt,
                 drop_islands_px=options.drop_islands_px,
                 fill_holes_px=options.fill_holes_px,
+                edges=options.edges,
             )
             kept.replay(session)
         except ValueError as error:

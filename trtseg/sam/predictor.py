@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtseg import ops
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import on_host
@@ -309,11 +308,9 @@ class SamPredictor:
         threshold = self.model.segmenter.bundle.manifest.threshold
         grid = prediction.grid_probabilities[which]
         masks = np.empty((len(which), *size), np.float32 if return_logits else bool)
-        for probability, mask in zip(grid, masks, strict=True):
-            thresholded, values, _ = ops.compose_mask(
-                probability, size, threshold=threshold, return_probability=return_logits
-            )
-            mask[:] = _logits(values, threshold) if return_logits else thresholded > 0
+        for index, mask in zip(which, masks, strict=True):
+            values = prediction.candidate_probability(index)
+            mask[:] = _logits(values, threshold) if return_logits else values >= threshold
         low = to_low_resolution(_logits(grid, threshold), size)
         return masks, prediction.scores[which], low
 

@@ -470,12 +470,14 @@ def both(tiny: Path, folder: Path, **options) -> tuple[Segmenter, Segmenter]:
 POSITIONS = [(10 + 7 * i % 100, 8 + 11 * i % 75, i % 3 != 1) for i in range(12)]
 
 
-def test_a_click_is_one_graph(trt, tiny, image, tmp_path: Path) -> None:
+@pytest.mark.parametrize("edges", [True, False], ids=["edges", "mask in the graph"])
+def test_a_click_is_one_graph(trt, tiny, image, tmp_path: Path, edges: bool) -> None:
     """Two images in turn on one set of buffers: what differs must come in by the buffers."""
     ours, theirs = both(tiny, tmp_path)
     images = [image, np.ascontiguousarray(image[::-1])]
     pairs = [
-        [each.session(each.encode(one), focus=None) for each in (ours, theirs)] for one in images
+        [each.session(each.encode(one), focus=None, edges=edges) for each in (ours, theirs)]
+        for one in images
     ]
     trt.calls.clear()
     fake_cupy.graphs_launched.clear()
@@ -526,14 +528,14 @@ def test_idle_buffers_make_room(trt, tiny, image, tmp_path: Path) -> None:
     ours, _ = both(tiny, tmp_path)
     memory = ours.engines.memory
     wide, tall = image, np.ascontiguousarray(image.transpose(1, 0, 2))
-    session = ours.session(ours.encode(wide), focus=None)
+    session = ours.session(ours.encode(wide), focus=None, edges=False)
     for x, y, positive in POSITIONS[:5]:
         session.add_click(x, y, positive)
     (lane,) = ours.pipeline.lanes._idle
     assert list(lane.clicks.kept) == [(96, 128)]
     encoded = ours.encode(tall)
     memory._pool.set_limit(memory.used_bytes() + (100 << 10))
-    ours.session(encoded, focus=None).add_click(20, 30)
+    ours.session(encoded, focus=None, edges=False).add_click(20, 30)
     assert list(lane.clicks.kept) == [(128, 96)]
     session.add_click(*POSITIONS[5])  # and back
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -65,47 +66,55 @@ class Tidy:
         """
         grid = probability.shape[0], probability.shape[1]
         cell_px = (region[2] - region[0]) * (region[3] - region[1]) / (grid[0] * grid[1])
-        inside = (probability >= threshold).view(np.uint8)
-        parts, labels, areas = _components(inside, 8)
-        if parts < 2:
+        mask = (probability >= threshold).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        # Beyond its box there is nothing to drop, and what reaches the box's rim is no hole.
+        box = slice(y, y + height), slice(x, x + width)
+        inside = np.ascontiguousarray(mask[box])
+        if not width or _outlines(inside) == 1:
             return probability
+        under = partial(_under, prompts=clicks, region=region, grid=grid, corner=(y, x))
+        labels, areas = _components(inside, 8)
         areas[0] = 0
         largest = int(areas.argmax())
         limit = _limit(self.drop_islands_px, cell_px, ISLAND * areas[largest])
         small = areas < limit
         small[[0, largest]] = False
-        small[_under(labels, clicks, region, positive=True)] = False
+        small[under(labels, positive=True)] = False
         dropped = small[labels]
         limit = _limit(self.fill_holes_px, cell_px, HOLE * areas[largest])
         outside = (inside == 0) | dropped
-        _, labels, areas = _components(outside.view(np.uint8), 4)
+        labels, areas = _components(outside.view(np.uint8), 4)
         small = areas < limit
         rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
         small[rim] = False
         small[0] = False
-        small[_under(labels, clicks, region, positive=False)] = False
+        small[under(labels, positive=False)] = False
         filled = small[labels]
         if not (dropped.any() or filled.any()):
             return probability
         tidied = probability.astype(np.float32)
-        mirrored = np.clip(2 * np.float32(threshold) - tidied, 0, 1)
+        mirrored = np.clip(2 * np.float32(threshold) - tidied[box], 0, 1)
         below = np.nextafter(np.float32(threshold), np.float32(0))
         # an island within a hole goes with it: filled last
-        tidied[dropped] = np.minimum(mirrored, below)[dropped]
-        tidied[filled] = np.maximum(mirrored, tidied)[filled]
-        np.maximum(tidied, np.float32(threshold), out=tidied, where=filled)
+        part = tidied[box]
+        part[dropped] = np.minimum(mirrored[dropped], below)
+        part[filled] = np.maximum(np.maximum(mirrored, part)[filled], np.float32(threshold))
         return tidied
 
 
 USUAL = Tidy()
 
 
-def _components(cells: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """(how many, label of each cell, cells of each label); label 0 is what is not set."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(cells), connectivity=connectivity
-    )
-    return count, labels, stats[:, cv2.CC_STAT_AREA].copy()
+def _outlines(cells: np.ndarray) -> int:
+    """How many there are, around parts and around holes: much quicker than their areas."""
+    return len(cv2.findContours(cells, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0])
+
+
+def _components(cells: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+    """(label of each cell, cells of each label); label 0 is what is not set."""
+    count, labels = cv2.connectedComponents(cells, connectivity=connectivity)
+    return labels, np.bincount(labels.ravel(), minlength=count)
 
 
 def _limit(pixels: float | None, cell_px: float, share: float) -> float:
@@ -113,11 +122,17 @@ def _limit(pixels: float | None, cell_px: float, share: float) -> float:
 
 
 def _under(
-    labels: np.ndarray, prompts: Sequence[Prompt], region: Region, *, positive: bool
+    labels: np.ndarray,
+    prompts: Sequence[Prompt],
+    region: Region,
+    grid: tuple[int, int],
+    corner: tuple[int, int],
+    *,
+    positive: bool,
 ) -> np.ndarray:
-    """The labels of the cells that hold clicks or strokes of a kind."""
-    grid = labels.shape[0], labels.shape[1]
+    """The labels of the cells that hold clicks or strokes of a kind; `labels` begin at a corner."""
     drawn = on_grid(prompts, region, grid)
     cells = np.floor((drawn.positive if positive else drawn.negative) + 0.5)
-    rows, columns = np.clip(cells, 0, np.array(grid) - 1).astype(int).T
-    return labels[rows, columns]
+    cells = np.clip(cells, 0, np.array(grid) - 1).astype(int) - corner
+    cells = cells[((cells >= 0) & (cells < labels.shape)).all(1)]
+    return labels[cells[:, 0], cells[:, 1]]

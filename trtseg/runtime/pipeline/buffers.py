@@ -25,6 +25,7 @@ from trtseg.runtime.engine import (
     TensorSpec,
 )
 from trtseg.runtime.image import Picture, prepare
+from trtseg.runtime.maps.edges import Guide, make_guide
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
 from trtseg.runtime.pipeline.recording import Recorded
 from trtseg.runtime.prompts import GridPrompts
@@ -159,6 +160,10 @@ class EncodeBuffers:
                 out=base,
                 stream=self._memory.stream,
             )
+
+    def guide(self) -> Guide:
+        """The prepared image in grey."""
+        return make_guide(self._memory, self.image, self._model.manifest.base_stride)
 
     def cell_means(self) -> Array:
         """The prepared image on the base grid, float32 [1, 3, h, w]."""

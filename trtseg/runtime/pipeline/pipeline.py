@@ -15,6 +15,7 @@ from trtseg.errors import EngineError, OutOfMemory
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array, Engine, Engines, TensorSpec, on_host
 from trtseg.runtime.image import Picture, working_size
+from trtseg.runtime.maps.edges import Guide
 from trtseg.runtime.pipeline.buffers import Model
 from trtseg.runtime.pipeline.lanes import Lanes
 from trtseg.runtime.pipeline.trial import check_networks
@@ -90,8 +91,12 @@ class Pipeline:
         """The base grid of a working size."""
         return self.stages.grid(size)
 
-    def _with_room(self, call: Callable[[], _T]) -> _T:
-        """A call that gets, if there is no room for it, the memory of all idle buffers."""
+    def with_room(self, call: Callable[[], _T]) -> _T:
+        """A call that gets, if there is no room for it, the memory of all idle buffers.
+
+        Raises:
+            OutOfMemory: that was not enough. And what the call raises.
+        """
         try:
             return call()
         except OutOfMemory:
@@ -113,7 +118,7 @@ class Pipeline:
             TypeError, ValueError: the image is on another device.
             EngineError: the encoder failed; `OutOfMemory` where there is no room.
         """
-        return self._with_room(lambda: self._encode(picture, region, size))
+        return self.with_room(lambda: self._encode(picture, region, size))
 
     def _encode(
         self, picture: Picture, region: Region, size: tuple[int, int] | None
@@ -141,8 +146,9 @@ class Pipeline:
                 memory.copy(source, array)
             if "image" in manifest.select_inputs:
                 grid_image = buffers.cell_means()
+            guide = buffers.guide()
             memory.synchronize()
-        for array in (base, grid_image, *maps):
+        for array in (base, grid_image, guide.fine, guide.coarse, *maps):
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
         return EncodedImage(
@@ -155,6 +161,7 @@ class Pipeline:
             source=picture,
             encode_ms=(perf_counter() - start) * 1e3,
             maps=maps,
+            guide=guide,
         )
 
     def adopt(self, encoded: EncodedImage) -> EncodedImage:
@@ -168,10 +175,14 @@ class Pipeline:
         image = encoded.grid_image
         if image is not None:
             image = self._own(image, TensorSpec("grid_image", np.dtype(np.float32), ()))
+        guide = encoded.guide
         same = base is encoded.base and image is encoded.grid_image
         if same and all(a is b for a, b in zip(maps, encoded.maps, strict=True)):
             return encoded
-        return replace(encoded, base=base, maps=tuple(maps), grid_image=image)
+        if guide is not None:
+            grey = TensorSpec("guide", np.dtype(np.float32), ())
+            guide = Guide(self._own(guide.fine, grey), self._own(guide.coarse, grey))
+        return replace(encoded, base=base, maps=tuple(maps), grid_image=image, guide=guide)
 
     def _own(self, values: Array, spec: TensorSpec) -> Array:
         """An array in this pipeline's memory, of this dtype and layout; the very same where it is
@@ -180,7 +191,7 @@ class Pipeline:
         if type(values) is type(memory.empty((1,), spec.dtype)) and spec.takes(values):
             return values
         array = spec.empty(memory, (1, *values.shape[-3:]))
-        if len(values.shape) == 3:
+        if len(values.shape) < len(array.shape):
             array = array[0]
         memory.copy(on_host(values), array)
         if isinstance(array, np.ndarray):
@@ -211,7 +222,7 @@ class Pipeline:
         Raises:
             EngineError: a network failed; `OutOfMemory` where there is no room.
         """
-        return self._with_room(
+        return self.with_room(
             lambda: self._click(encoded, prompts, previous, segment, compose)
         )
 

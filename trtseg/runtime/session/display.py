@@ -19,7 +19,7 @@ class Display:
     """Makes predictions of snapshots."""
 
     def __init__(self, pipeline: Pipeline, encoded: EncodedImage) -> None:
-        self._encoded = encoded
+        self._encoded, self._with_room = encoded, pipeline.with_room
         self._threshold, self._memory = pipeline.manifest.threshold, pipeline.engines.memory
         # Two copies of masks that live in the caller's buffers: the shown one, and the next.
         self._copies: list[np.ndarray] = []
@@ -44,8 +44,10 @@ class Display:
         begin = perf_counter()
         mask = np.empty(self._encoded.image_size, np.uint8) if out is None else out
         previous_box = None if before.shown is None else before.present.box
-        box, changed = compose_snapshot(
-            self._memory, snapshot, self._threshold, mask, before.shown, previous_box
+        box, changed = self._with_room(
+            lambda: compose_snapshot(
+                self._memory, snapshot, self._threshold, mask, before.shown, previous_box
+            )
         )
         if out is None:
             mask.flags.writeable = False

@@ -82,11 +82,19 @@ class Prediction:
             return _read_only(_given_mask(snapshot, self._size).astype(np.float32))
         if snapshot.candidates is None:
             return _read_only(np.zeros(self._size, np.float32))
-        shown = snapshot.candidates[snapshot.selected]
-        return _read_only(
-            compose_probability(
-                self._memory, shown, snapshot.region, self._size, self._threshold
-            )
+        return _read_only(self.candidate_probability(snapshot.selected))
+
+    def candidate_probability(self, index: int) -> np.ndarray:
+        """float32 [H, W] of any of the model's candidates, as `probability`; made anew each time.
+
+        Raises:
+            IndexError: there is no such candidate.
+        """
+        snapshot = self.snapshot
+        if not 0 <= index < len(self.scores):
+            raise IndexError(f"index: expected 0 to {len(self.scores) - 1}, got {index}")
+        return compose_probability(
+            self._memory, snapshot.drawn(index), snapshot.region, self._size, self._threshold
         )
 
     @cached_property
@@ -95,10 +103,11 @@ class Prediction:
         snapshot = self.snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size)[None] * np.uint8(255))
-        candidates = () if snapshot.candidates is None else snapshot.candidates
-        masks = np.empty((len(candidates), *self._size), np.uint8)
-        for shown, mask in zip(candidates, masks, strict=True):
-            compose(self._memory, shown, snapshot.region, self._threshold, mask)
+        masks = np.empty((len(self.scores), *self._size), np.uint8)
+        for index, mask in enumerate(masks):
+            compose(
+                self._memory, snapshot.drawn(index), snapshot.region, self._threshold, mask
+            )
         return _read_only(masks)
 
     @cached_property
@@ -168,7 +177,7 @@ def compose_snapshot(
 ) -> tuple[Region | None, Region | None]:
     """Write a snapshot's mask; see `compose`."""
     if snapshot.given is None and snapshot.candidates is not None:
-        shown = snapshot.candidates[snapshot.selected]
+        shown = snapshot.drawn(snapshot.selected)
         return compose(
             memory, shown, snapshot.region, threshold, out, previous, previous_box,
             snapshot.composed,

@@ -33,6 +33,7 @@ class Options:
     adapted: bool
     drop_islands_px: float | None
     fill_holes_px: float | None
+    edges: bool = False  # of files that do not say, which are older than edges
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,14 @@ class Session:
         local: bool = False,
         adapter: Adapter | None = None,
         tidy: Tidy = USUAL,
+        edges: bool = True,
     ) -> None:
         self._pipeline, self._encoded = pipeline, encoded
         self._options = saved.Options(
-            focus, local, adapter is not None, tidy.drop_islands_px, tidy.fill_holes_px
+            focus, local, adapter is not None, tidy.drop_islands_px, tidy.fill_holes_px, edges
         )
         self._stepper = Stepper(
-            pipeline, encoded, focus=focus, local=local, adapter=adapter, tidy=tidy
+            pipeline, encoded, focus=focus, local=local, adapter=adapter, tidy=tidy, edges=edges
         )
         self._lock = threading.RLock()  # held by what changes the state
         self._state = State((self._stepper.start(),))

@@ -18,6 +18,7 @@ from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array
 from trtseg.runtime.maps.choice import Preference
 from trtseg.runtime.maps.correction import enforce, keep_local
+from trtseg.runtime.maps.edges import Edges
 from trtseg.runtime.maps.focus import covers, focus_region, object_box, resample, seam_weight
 from trtseg.runtime.maps.tidy import Tidy
 from trtseg.runtime.pipeline import Candidates, Pipeline
@@ -49,6 +50,7 @@ class Snapshot:
         weights: what the adapter made of the clicks up to here.
         composed: uint8 of the region's size, the mask of the map that is shown, where the click
             has made it on its way; dropped when it has been shown.
+        edges: what refines the candidates before masks are composed of them, if anything does.
     """
 
     region: Region
@@ -66,11 +68,20 @@ class Snapshot:
     box: Region | None = None
     weights: Weights = None
     composed: np.ndarray | None = None
+    edges: Edges | None = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
         """Those of the prompts that are clicks."""
         return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
+
+    def drawn(self, index: int) -> Array:
+        """The map [H, W] of a candidate that its mask is composed of."""
+        assert self.candidates is not None
+        values = self.candidates[index]
+        if self.edges is None:
+            return values
+        return self.edges.refine(values, self.region, self.prompts)
 
     @property
     def history(self) -> tuple[Snapshot, ...]:
@@ -97,11 +108,12 @@ class Stepper:
         focus: bool,
         local: bool,
         tidy: Tidy,
+        edges: bool,
         adapter: Adapter | None = None,
     ) -> None:
         self.encoded = encoded
         self._pipeline, self._adapter = pipeline, adapter
-        self._local, self._tidy = local, tidy
+        self._local, self._tidy, self._edges = local, tidy, edges
         self._focus = focus and encoded.source is not None
         self._crops: OrderedDict[Region, EncodedImage] = OrderedDict()
 
@@ -132,8 +144,10 @@ class Stepper:
             weights = self._adapter.adapt(weights, observation)
             engine = self._adapter.engine(weights)
         adapt_ms = (perf_counter() - start) * 1e3 if self._adapter is not None else 0.0
-        # Only the selector's own choice, unfaded, is known before the host has seen the candidates.
-        leads = surround is None and before.preference is None
+        edges = self._edges_of(encoded)
+        # Only the selector's own choice, unfaded and unrefined, is known before the host has seen
+        # the candidates.
+        leads = surround is None and before.preference is None and edges is None
         found = pipeline.click(encoded, prompts, previous, engine, compose=leads)
         candidates = found.probabilities
         if surround is not None:
@@ -157,6 +171,7 @@ class Stepper:
             preference=before.preference,
             weights=weights,
             composed=found.mask if candidates is seen else None,
+            edges=edges,
         )
         return after, Timing(
             focus_encode_ms=focus_encode_ms,
@@ -232,6 +247,19 @@ class Stepper:
                 break
         return crop, encode_ms
 
+    def _edges_of(self, encoded: EncodedImage) -> Edges | None:
+        if not self._edges or encoded.guide is None:
+            return None
+        manifest = self._pipeline.manifest
+        return Edges(
+            memory=self._pipeline.engines.memory,
+            guide=encoded.guide,
+            tidy=self._tidy,
+            image_size=self.encoded.image_size,
+            threshold=manifest.threshold,
+            scale=sum(manifest.scale) / len(manifest.scale),
+        )
+
     def _carry(
         self, before: Snapshot, region: Region
     ) -> tuple[Array | None, np.ndarray | None]:
@@ -298,7 +326,7 @@ class Stepper:
         values, obeyed = enforce(values, prompts, region, size, threshold)
         if values is found:
             return candidates, obeyed
-        result = memory.array(values)
+        result = self._pipeline.with_room(lambda: memory.array(values))
         if isinstance(result, np.ndarray):
             result.flags.writeable = False
         return result, obeyed

@@ -259,6 +259,12 @@ class CudaMemory:
         with self.current():
             return cells_of(image, stride).mean(axis=(3, 5), dtype=np.float32)
 
+    def channel_means(self, image: Any) -> Any:
+        """See `Memory`."""
+        with self.current():
+            means = image.mean(axis=(1,), dtype=np.float32)
+            return means.reshape(1, *means.shape)
+
     def adopt(self, array: Any) -> Any:
         """See `Memory`.
 
