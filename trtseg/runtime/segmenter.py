@@ -175,7 +175,7 @@ class Segmenter:
         adapt: Adapter | None = None,
         drop_islands_px: float | None = None,
         fill_holes_px: float | None = None,
-        edges: bool = True,
+        edges: bool = False,
     ) -> Session:
         """Begin to select one object.
 

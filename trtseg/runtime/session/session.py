@@ -59,7 +59,7 @@ class Session:
         local: bool = False,
         adapter: Adapter | None = None,
         tidy: Tidy = USUAL,
-        edges: bool = True,
+        edges: bool = False,
     ) -> None:
         self._pipeline, self._encoded = pipeline, encoded
         self._options = saved.Options(
