@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from trtseg.runtime.engine import (
     check_buffers,
 )
 from trtseg.runtime.onnxruntime import rtx_provider, symbolic_shapes
+from trtseg.runtime.onnxruntime.interruption import interruptible
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -125,9 +126,13 @@ class OnnxEngine:
         try:
             if plugin is not None:
                 options.add_provider_for_devices([plugin], {})
-                self._session = onnxruntime.InferenceSession(graph, options)
+                chosen = {}
             else:
-                self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
+                chosen = {"providers": providers}
+            # Constants of constants are computed in runs, which can be stopped; loading cannot.
+            self._session = onnxruntime.InferenceSession(
+                graph, options, disabled_optimizers=["ConstantFolding"], **chosen
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
             raise EngineError(f"{name}: cannot be loaded: {_first_line(error)}") from error
         # With providers that fall back silently, say so rather than run ten times slower.
@@ -157,14 +162,23 @@ class OnnxEngine:
                 self._shapes[key] = known
                 return dict(known)
             feeds = {s.name: np.zeros(shapes[s.name], s.dtype) for s in self.inputs}
-            try:
-                results = self._session.run(None, feeds)
-            except Exception as error:
-                raise EngineError(f"{self.name}: {_first_line(error)}") from error
+            results = self.run(lambda options: self._session.run(None, feeds, options))
             self._shapes[key] = {
                 spec.name: result.shape for spec, result in zip(self.outputs, results, strict=True)
             }
         return dict(self._shapes[key])
+
+    def run(self, call: Callable[[onnxruntime.RunOptions], Any]) -> Any:
+        """What a run with the options that it is given gives.
+
+        Raises:
+            EngineError: it failed.
+            KeyboardInterrupt: it was stopped.
+        """
+        try:
+            return interruptible(call)
+        except Exception as error:
+            raise EngineError(f"{self.name}: {_first_line(error)}") from error
 
     def bind(self, buffers: Mapping[str, np.ndarray], stream: int = 0) -> OnnxBinding:
         """See `Engine`."""
@@ -202,12 +216,12 @@ class OnnxBinding:
 
     def run(self) -> None:
         """See `Binding`."""
-        try:
-            if not self._on_cpu:
-                self._bind_inputs()  # a GPU provider copies its inputs at the moment of binding
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            raise EngineError(f"{self._engine.name}: {_first_line(error)}") from error
+        self._engine.run(self._run)
+
+    def _run(self, options: onnxruntime.RunOptions) -> None:
+        if not self._on_cpu:
+            self._bind_inputs()  # a GPU provider copies its inputs at the moment of binding
+        self._session.run_with_iobinding(self._binding, options)
 
     def graph_key(self) -> None:
         """See `Binding`: nothing is queued here."""
