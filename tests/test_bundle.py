@@ -299,24 +299,24 @@ def header(text: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00\x76\x00" + text.ljust(117) + b"\n"
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        npy((2**40,)),
-        npy((2**62, 2**62)),
-        npy((2**29,), bytes(2**24)),
-        npy((8, 5), bytes(159)),
-        npy((8, 5), bytes(164)),
-        npy((8, 5), bytes(160), "|V4"),
-        npy((8, 5), bytes(160), "|O"),
-        npy((8, 5), bytes(160), "<f8"),
-        header(b"(" * 117),
-        header(b"{'a':'''"),
-        header(b"{'descr': 1, 'fortran_order': 2, 'shape': (-1,)}"),
-        b"\x93NUMPY\x03\x00",
-        b"",
-    ],
-)
+HOSTILE_ARRAYS = [
+    npy((2**40,)),
+    npy((2**62, 2**62)),
+    npy((2**29,), bytes(2**24)),
+    npy((8, 5), bytes(159)),
+    npy((8, 5), bytes(164)),
+    npy((8, 5), bytes(160), "|V4"),
+    npy((8, 5), bytes(160), "|O"),
+    npy((8, 5), bytes(160), "<f8"),
+    header(b"(" * 117),
+    header(b"{'a':'''"),
+    header(b"{'descr': 1, 'fortran_order': 2, 'shape': (-1,)}"),
+    b"\x93NUMPY\x03\x00",
+    b"",
+]
+
+
+@pytest.mark.parametrize("array", HOSTILE_ARRAYS)
 def test_a_hostile_array_is_refused(tiny: Path, tmp_path: Path, array: bytes) -> None:
     files = files_of(tiny)
     stream = io.BytesIO()

@@ -95,6 +95,8 @@ def test_constants_are_not_computed_while_loading() -> None:
     assert time.monotonic() - sent[0] < ENOUGH_S
 
 
+# Python 3.12 warns of forks beside threads; the child of this one only computes.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_run_in_a_forked_process_hears_its_own_signals(forever: Callable[[], None]) -> None:
     bound(long_run(1))()  # the listener is there
     child = os.fork()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,9 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
 }
+# Of host memory for all weights and intermediate arrays of a process: far beyond what networks take
+# at their working sizes, and less than fills a machine. A graph may make much of little.
+LARGEST_BYTES = 4 * 2**30
 _DTYPES: dict[str, np.dtype] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -106,6 +111,16 @@ def load(
     )
 
 
+@cache
+def _limit_memory() -> None:
+    """Make the arena that all engines share."""
+    kinds = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
+    place = onnxruntime.OrtMemoryInfo("Cpu", kinds[0].ORT_ARENA_ALLOCATOR, 0, kinds[1].DEFAULT)
+    limit = onnxruntime.OrtArenaCfg({"max_mem": LARGEST_BYTES})
+    with suppress(RuntimeError):  # the program has one of its own: then that is the limit
+        onnxruntime.create_and_register_allocator(place, limit)
+
+
 class OnnxEngine:
     """One graph; threads share it, each with bindings of its own."""
 
@@ -113,7 +128,9 @@ class OnnxEngine:
         self, graph: bytes, name: str, providers: list[Any], threads: int = 1,
         plugin: Any = None,
     ) -> None:
+        _limit_memory()
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -124,14 +141,14 @@ class OnnxEngine:
         self.name = name
         self._on_cpu = providers == [PROVIDERS["cpu"]]
         try:
+            chosen = {"providers": providers}
             if plugin is not None:
                 options.add_provider_for_devices([plugin], {})
                 chosen = {}
-            else:
-                chosen = {"providers": providers}
-            # Constants of constants are computed in runs, which can be stopped; loading cannot.
+            # Constants of constants are computed in runs, which can be stopped; loading cannot. And
+            # who cannot load is told: ONNX Runtime would print it and try other providers.
             self._session = onnxruntime.InferenceSession(
-                graph, options, disabled_optimizers=["ConstantFolding"], **chosen
+                graph, options, disabled_optimizers=["ConstantFolding"], enable_fallback=0, **chosen
             )
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
             raise EngineError(f"{name}: cannot be loaded: {_first_line(error)}") from error
