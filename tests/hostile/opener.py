@@ -66,6 +66,7 @@ def opened(kind: str, path: Path, model: Segmenter) -> dict[str, object]:
             OPENERS[kind](path, model)
         except BaseException as error:
             end, told = type(error).__name__, str(error)
+            end = "OSError" if isinstance(error, OSError) else end  # whatever the system says
         os.write(writing, json.dumps([end, told[:1000]]).encode())
         os._exit(0)
     os.close(writing)

@@ -10,9 +10,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from hostile.bundles import Make, raw
 from runtime.test_image_size import FILES
 from test_hostile_files import changed
+
+from hostile.bundles import Make, raw
 
 COUNT = 60
 GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
