@@ -48,7 +48,7 @@ def run(kind: str, model: Path, cases: Iterator, folder: Path) -> None:
     wrong = []
     with opener:
         for index, (name, make) in enumerate(cases):
-            if not ALL and index % 10:
+            if not ALL and index % 10 != 8:  # the largest are left out
                 continue
             path = folder / "case.trtseg"
             make(path)
