@@ -90,7 +90,9 @@ def test_fingerprint_follows_the_weights_and_not_the_provenance(
         ({"image__mean": [1, 2]}, "image.mean: expected 3 numbers"),
         ({"candidates": 10**400}, "candidates: expected 1 to"),
         ({"candidates": 10**9}, "candidates: expected 1 to 256"),
-        ({"base__levels": 10**9}, "base.levels: expected 0 to 64"),
+        ({"base__levels": 10**9}, "base.levels: expected 0 to 8"),
+        ({"base__levels": 9}, "base.levels: expected 0 to 8"),
+        ({"base__levels": 0}, "base.levels: expected at least 1, got 0"),
         ({"base__channels": 10**9}, "channels"),
         ({"working_size__long_side_px": 32 * 1024}, "long_side_px: expected 1 to 8192"),
         ({"base__stride": 1, "working_size__long_side_px": 8192}, "268,435,456 values"),
@@ -299,24 +301,24 @@ def header(text: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00\x76\x00" + text.ljust(117) + b"\n"
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        npy((2**40,)),
-        npy((2**62, 2**62)),
-        npy((2**29,), bytes(2**24)),
-        npy((8, 5), bytes(159)),
-        npy((8, 5), bytes(164)),
-        npy((8, 5), bytes(160), "|V4"),
-        npy((8, 5), bytes(160), "|O"),
-        npy((8, 5), bytes(160), "<f8"),
-        header(b"(" * 117),
-        header(b"{'a':'''"),
-        header(b"{'descr': 1, 'fortran_order': 2, 'shape': (-1,)}"),
-        b"\x93NUMPY\x03\x00",
-        b"",
-    ],
-)
+HOSTILE_ARRAYS = [
+    npy((2**40,)),
+    npy((2**62, 2**62)),
+    npy((2**29,), bytes(2**24)),
+    npy((8, 5), bytes(159)),
+    npy((8, 5), bytes(164)),
+    npy((8, 5), bytes(160), "|V4"),
+    npy((8, 5), bytes(160), "|O"),
+    npy((8, 5), bytes(160), "<f8"),
+    header(b"(" * 117),
+    header(b"{'a':'''"),
+    header(b"{'descr': 1, 'fortran_order': 2, 'shape': (-1,)}"),
+    b"\x93NUMPY\x03\x00",
+    b"",
+]
+
+
+@pytest.mark.parametrize("array", HOSTILE_ARRAYS)
 def test_a_hostile_array_is_refused(tiny: Path, tmp_path: Path, array: bytes) -> None:
     files = files_of(tiny)
     stream = io.BytesIO()

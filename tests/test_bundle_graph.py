@@ -64,41 +64,41 @@ def outside(place: str, offset: object = 0, length: object = 32) -> onnx.TensorP
 BODY = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "b", [], [MASKS])
 
 
-@pytest.mark.parametrize(
-    ("made", "message"),
-    [
-        (model(conv(), weights=[outside("secret.bin")]), "outside of the bundle"),
-        (model(conv(), weights=[outside("/etc/passwd")]), "outside of the bundle"),
-        (model(conv(), weights=[outside("*/_ORT_MEM_ADDR_/*")]), "outside of the bundle"),
-        (
-            model(helper.make_node("Constant", [], ["w"], value=outside("a")), conv(), weights=()),
-            "weights in other files",
-        ),
-        (model(helper.make_node("Loop", ["x"], ["masks"], body=BODY)), "'Loop' is not allowed"),
-        (model(helper.make_node("Conv", ["x"], ["masks"], body=BODY)), "with graphs inside"),
-        (model(helper.make_node("Conv", ["x"], ["y"], bodies=[BODY] * 2)), "with graphs inside"),
-        (model(helper.make_node("If", ["x"], ["masks"])), "'If' is not allowed"),
-        (model(helper.make_node("Scan", ["x"], ["masks"])), "'Scan' is not allowed"),
-        (model(helper.make_node("ConstantOfShape", ["x"], ["y"])), "'ConstantOfShape'"),
-        (model(helper.make_node("Expand", ["x"], ["y"])), "'Expand'"),
-        (model(helper.make_node("Tile", ["x"], ["y"])), "'Tile'"),
-        (model(helper.make_node("Range", ["x"], ["y"])), "'Range'"),
-        (model(helper.make_node("E" * 10**6, ["x"], ["y"])), "operator 'EEE.*is not allowed"),
-        (
-            model(helper.make_node("Conv", ["x"], ["y"], domain="com.evil")),
-            "operators of 'com.evil'",
-        ),
-        (model(conv(pads=[100_000] * 4)), "pads: expected at most 4096, got 100000"),
-        (model(conv(dilations=[2**31 - 1] * 2)), "dilations: expected at most"),
-        (model(conv(pads=[-(2**40)] * 4)), "pads: expected at most 4096, got -"),
-        (model(conv(values=[WEIGHT, WEIGHT])), "lists of tensors"),
-        (
-            model(conv(), sparse_initializer=[onnx.SparseTensorProto(values=WEIGHT)]),
-            "sparse tensors",
-        ),
-        (model(*[helper.make_node("Relu", ["x"], ["x"])] * 20_001), "more than 20000 operators"),
-    ],
-)
+REFUSED = [
+    (model(conv(), weights=[outside("secret.bin")]), "outside of the bundle"),
+    (model(conv(), weights=[outside("/etc/passwd")]), "outside of the bundle"),
+    (model(conv(), weights=[outside("*/_ORT_MEM_ADDR_/*")]), "outside of the bundle"),
+    (
+        model(helper.make_node("Constant", [], ["w"], value=outside("a")), conv(), weights=()),
+        "weights in other files",
+    ),
+    (model(helper.make_node("Loop", ["x"], ["masks"], body=BODY)), "'Loop' is not allowed"),
+    (model(helper.make_node("Conv", ["x"], ["masks"], body=BODY)), "with graphs inside"),
+    (model(helper.make_node("Conv", ["x"], ["y"], bodies=[BODY] * 2)), "with graphs inside"),
+    (model(helper.make_node("If", ["x"], ["masks"])), "'If' is not allowed"),
+    (model(helper.make_node("Scan", ["x"], ["masks"])), "'Scan' is not allowed"),
+    (model(helper.make_node("ConstantOfShape", ["x"], ["y"])), "'ConstantOfShape'"),
+    (model(helper.make_node("Expand", ["x"], ["y"])), "'Expand'"),
+    (model(helper.make_node("Tile", ["x"], ["y"])), "'Tile'"),
+    (model(helper.make_node("Range", ["x"], ["y"])), "'Range'"),
+    (model(helper.make_node("E" * 10**6, ["x"], ["y"])), "operator 'EEE.*is not allowed"),
+    (
+        model(helper.make_node("Conv", ["x"], ["y"], domain="com.evil")),
+        "operators of 'com.evil'",
+    ),
+    (model(conv(pads=[100_000] * 4)), "pads: expected at most 256, got 100000"),
+    (model(conv(dilations=[2**31 - 1] * 2)), "dilations: expected at most"),
+    (model(conv(pads=[-(2**40)] * 4)), "pads: expected at most 256, got -"),
+    (model(conv(values=[WEIGHT, WEIGHT])), "lists of tensors"),
+    (
+        model(conv(), sparse_initializer=[onnx.SparseTensorProto(values=WEIGHT)]),
+        "sparse tensors",
+    ),
+    (model(*[helper.make_node("Relu", ["x"], ["x"])] * 5_001), "more than 5000 operators"),
+]
+
+
+@pytest.mark.parametrize(("made", "message"), REFUSED)
 def test_what_does_more_than_compute_is_refused(made, message):
     with pytest.raises(GraphRefused, match=message) as caught:
         check(made)

@@ -335,32 +335,9 @@ def _changed(name, change):
     return tensors
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ({"images": -5}, "images: expected at least 0"),
-        ({"images": "3"}, "images: expected a whole number"),
-        ({"images": float("nan")}, "images: expected a whole number"),
-        ({"images": 10**30}, "images"),
-        ({"images": None}, "images"),
-        ({"adam_step": -1}, "adam_step: expected at least 0"),
-        ({"adam_step": 1.7}, "adam_step: expected a whole number"),
-        ({"adam_step": 10**400}, "adam_step"),
-        ({"model": ["x" * 10**6]}, "model: expected a string"),
-        ({"id": 5}, "id: expected a string"),
-        (_changed("values", lambda v: v * float("nan")), "expected finite float32"),
-        (_changed("values", lambda v: v + float("inf")), "expected finite float32"),
-        (_changed("values", lambda v: v.double()), "expected finite float32"),
-        (_changed("first", lambda v: v.long()), "expected finite float32"),
-        (_changed("first", lambda v: v.flatten()[:1]), "other shapes"),
-        (_changed("second", lambda v: v - 1), "expected no negative values"),
-        (lambda found: found.pop("first"), "other layers"),
-        (lambda found: found.update(evil=found["first"].clone()), "unknown tensor 'evil"),
-    ],
-)
-def test_a_hostile_state_is_refused(learner, photo, tmp_path, damage, message):
-    _run(Sequence(learner, "sequence", state=tmp_path / "state"), [photo])
-    tensors, state = read_checkpoint(tmp_path / "state")
+def damage_state(path, damage):
+    """Write a state again, whole, but with other contents: `damage` is one of `DAMAGES`."""
+    tensors, state = read_checkpoint(path)
     if isinstance(damage, dict):
         state.update(damage)
     else:
@@ -369,7 +346,35 @@ def test_a_hostile_state_is_refused(learner, photo, tmp_path, damage, message):
         damage(parts)
         tensors.update({f"{part}.{layer}": value for part, value in parts.items()})
     del state["tensors_sha256"]
-    save_checkpoint(tmp_path / "state", tensors, state)
+    save_checkpoint(path, tensors, state)
+
+
+DAMAGES = [
+    ({"images": -5}, "images: expected at least 0"),
+    ({"images": "3"}, "images: expected a whole number"),
+    ({"images": float("nan")}, "images: expected a whole number"),
+    ({"images": 10**30}, "images"),
+    ({"images": None}, "images"),
+    ({"adam_step": -1}, "adam_step: expected at least 0"),
+    ({"adam_step": 1.7}, "adam_step: expected a whole number"),
+    ({"adam_step": 10**400}, "adam_step"),
+    ({"model": ["x" * 10**6]}, "model: expected a string"),
+    ({"id": 5}, "id: expected a string"),
+    (_changed("values", lambda v: v * float("nan")), "expected finite float32"),
+    (_changed("values", lambda v: v + float("inf")), "expected finite float32"),
+    (_changed("values", lambda v: v.double()), "expected finite float32"),
+    (_changed("first", lambda v: v.long()), "expected finite float32"),
+    (_changed("first", lambda v: v.flatten()[:1]), "other shapes"),
+    (_changed("second", lambda v: v - 1), "expected no negative values"),
+    (lambda found: found.pop("first"), "other layers"),
+    (lambda found: found.update(evil=found["first"].clone()), "unknown tensor 'evil"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_hostile_state_is_refused(learner, photo, tmp_path, damage, message):
+    _run(Sequence(learner, "sequence", state=tmp_path / "state"), [photo])
+    damage_state(tmp_path / "state", damage)
     with pytest.raises(CheckpointError, match=message) as caught:
         Sequence(learner, "sequence", state=tmp_path / "state")
     assert len(str(caught.value)) < 500

@@ -40,8 +40,8 @@ OPERATORS = frozenset(
     ]
 )
 DOMAINS = (b"", b"ai.onnx")
-_LARGEST_NODES = 20_000
-_LARGEST_SIZE = 4096  # of a kernel, stride, dilation or padding
+_LARGEST_NODES = 5_000  # the time to load a graph grows with their square: one second
+_LARGEST_SIZE = 256  # of a kernel, stride, dilation or padding: an operator is never stopped
 _SIZES = (b"pads", b"strides", b"dilations", b"kernel_shape", b"output_padding", b"blocksize")
 _ORT_FORMAT = b"ORTM"  # ONNX Runtime's own serialisation: a flatbuffer, told by its bytes 4 to 8
 

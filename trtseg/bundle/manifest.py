@@ -19,7 +19,7 @@ SELECT_INPUTS = ("guidance", "masks", "image", "features")
 LARGEST = 1e9  # of all numbers in a manifest
 # Far beyond any network, and so little that what is allocated by them cannot exhaust a machine.
 LARGEST_SIDE_PX = 8192
-LARGEST_LEVELS = 64
+LARGEST_LEVELS = 8  # as the operation that joins them has it
 LARGEST_CANDIDATES = 256
 LARGEST_CHANNELS = 8192
 MOST_MAPS = 8
@@ -228,6 +228,8 @@ def check_manifest(place: Any, raw: Mapping[str, Any], files: Mapping[str, bytes
     levels = _number(place, raw, "base.levels", 0, LARGEST_LEVELS)
     for role in ("encoder", "segment") if levels else ("segment",):
         expect(place, raw, f"graphs.{role}", dict)
+    if "encoder" in graphs and not levels:
+        raise BundleError(f"{place}: {MANIFEST}: base.levels: expected at least 1, got 0")
     maps = _image_maps(place, raw, stride, multiple, long_side)
     select_inputs = tuple(expect(place, raw, "select_inputs", list)) if "select" in graphs else ()
     known = all(select_inputs.count(name) == 1 and name in SELECT_INPUTS for name in select_inputs)

@@ -212,14 +212,20 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
 def _content(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     """Of a file, or of a pipe until it ends."""
-    with Path(path).open("rb", buffering=0) as file:
-        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+    too_large = OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", os.fspath(path))
+    with Path(path).open("rb") as file:
+        info = os.fstat(file.fileno())
+        if stat.S_ISCHR(info.st_mode):
             raise OSError(errno.EINVAL, "a device and no file", os.fspath(path))
+        if stat.S_ISREG(info.st_mode):
+            if info.st_size > limit_bytes:
+                raise too_large
+            return file.read(info.st_size)
         parts, room = [], limit_bytes
         while part := file.read(2**20):
             room -= len(part)
             if room < 0:
-                raise OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", os.fspath(path))
+                raise too_large
             parts.append(part)
     return b"".join(parts)
 

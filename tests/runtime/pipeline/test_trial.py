@@ -102,27 +102,37 @@ def test_the_networks_of_this_test_are_good_unless_they_are_changed(tmp_path: Pa
     assert session.add_click(5, 5).mask.shape == (40, 60)
 
 
-@pytest.mark.parametrize(
-    ("graphs", "message"),
-    [
-        ({"segment": segment(2, (1, 2, "H", "W"))}, "segment: masks: expected .*, declared"),
-        ({"segment": segment(2, (1, "m", "H", "W"))}, "segment: masks|tiny/segment"),
-        ({"segment": segment(5, (1, "m", "H", "W"))}, "segment: masks|tiny/segment"),
-        ({"segment": segment(strides=[2, 2])}, "segment"),
-        ({"segment": segment(declared=(1, 3, "H*2", "W"))}, "segment"),
-        ({"segment": segment(declared=(1, 3, "W", "H"))}, "segment"),
-        ({"segment": without_batch()}, "segment: masks: expected .*, declared"),
-        ({"segment": segment(weight=float("nan"))}, "segment: masks: the values are not finite"),
-        ({"segment": no_probabilities()}, "segment: masks: expected probabilities"),
-        ({"select": select(2)}, "select: scores: expected .*, declared"),
-        ({"select": select(3, axes=(2, 3))}, "select"),
-        ({"select": select(3, value=float("inf"))}, "select: scores: the values are not finite"),
-        ({"encoder": encoder(5)}, "encoder: level_0: expected"),
-    ],
-)
+DISAGREEING = [
+    ({"segment": segment(2, (1, 2, "H", "W"))}, "segment: masks: expected .*, declared"),
+    ({"segment": segment(2, (1, "m", "H", "W"))}, "segment: masks|tiny/segment"),
+    ({"segment": segment(5, (1, "m", "H", "W"))}, "segment: masks|tiny/segment"),
+    ({"segment": segment(strides=[2, 2])}, "segment"),
+    ({"segment": segment(declared=(1, 3, "H*2", "W"))}, "segment"),
+    ({"segment": segment(declared=(1, 3, "W", "H"))}, "segment"),
+    ({"segment": without_batch()}, "segment: masks: expected .*, declared"),
+    ({"segment": segment(weight=float("nan"))}, "segment: masks: the values are not finite"),
+    ({"segment": no_probabilities()}, "segment: masks: expected probabilities"),
+    ({"select": select(2)}, "select: scores: expected .*, declared"),
+    ({"select": select(3, axes=(2, 3))}, "select"),
+    ({"select": select(3, value=float("inf"))}, "select: scores: the values are not finite"),
+    ({"encoder": encoder(5)}, "encoder: level_0: expected"),
+]
+
+
+@pytest.mark.parametrize(("graphs", "message"), DISAGREEING)
 def test_what_would_fail_in_a_click_fails_at_load(
     tmp_path: Path, graphs: dict[str, bytes], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message) as caught:
         load(tmp_path, **graphs)
     assert len(str(caught.value)) < 600
+
+
+def test_what_cannot_be_loaded_is_told_by_the_error_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    model = onnx.load_from_string(segment())
+    model.graph.node[0].input[0] = "nothing"
+    with pytest.raises(EngineError, match="tiny/segment: cannot be loaded"):
+        load(tmp_path, segment=model.SerializeToString())
+    assert capfd.readouterr().out == ""

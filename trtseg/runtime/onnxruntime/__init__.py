@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from trtseg.runtime.engine import (
     check_buffers,
 )
 from trtseg.runtime.onnxruntime import rtx_provider, symbolic_shapes
+from trtseg.runtime.onnxruntime.interruption import interruptible
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -28,6 +31,9 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
 }
+# Of host memory for all weights and intermediate arrays of a process: far beyond what networks take
+# at their working sizes, and less than fills a machine. A graph may make much of little.
+LARGEST_BYTES = 4 * 2**30
 _DTYPES: dict[str, np.dtype] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -105,6 +111,16 @@ def load(
     )
 
 
+@cache
+def _limit_memory() -> None:
+    """Make the arena that all engines share."""
+    kinds = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
+    place = onnxruntime.OrtMemoryInfo("Cpu", kinds[0].ORT_ARENA_ALLOCATOR, 0, kinds[1].DEFAULT)
+    limit = onnxruntime.OrtArenaCfg({"max_mem": LARGEST_BYTES})
+    with suppress(RuntimeError):  # the program has one of its own: then that is the limit
+        onnxruntime.create_and_register_allocator(place, limit)
+
+
 class OnnxEngine:
     """One graph; threads share it, each with bindings of its own."""
 
@@ -112,7 +128,9 @@ class OnnxEngine:
         self, graph: bytes, name: str, providers: list[Any], threads: int = 1,
         plugin: Any = None,
     ) -> None:
+        _limit_memory()
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -123,11 +141,15 @@ class OnnxEngine:
         self.name = name
         self._on_cpu = providers == [PROVIDERS["cpu"]]
         try:
+            chosen = {"providers": providers}
             if plugin is not None:
                 options.add_provider_for_devices([plugin], {})
-                self._session = onnxruntime.InferenceSession(graph, options)
-            else:
-                self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
+                chosen = {}
+            # Constants of constants are computed in runs, which can be stopped; loading cannot. And
+            # who cannot load is told: ONNX Runtime would print it and try other providers.
+            self._session = onnxruntime.InferenceSession(
+                graph, options, disabled_optimizers=["ConstantFolding"], enable_fallback=0, **chosen
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
             raise EngineError(f"{name}: cannot be loaded: {_first_line(error)}") from error
         # With providers that fall back silently, say so rather than run ten times slower.
@@ -157,14 +179,23 @@ class OnnxEngine:
                 self._shapes[key] = known
                 return dict(known)
             feeds = {s.name: np.zeros(shapes[s.name], s.dtype) for s in self.inputs}
-            try:
-                results = self._session.run(None, feeds)
-            except Exception as error:
-                raise EngineError(f"{self.name}: {_first_line(error)}") from error
+            results = self.run(lambda options: self._session.run(None, feeds, options))
             self._shapes[key] = {
                 spec.name: result.shape for spec, result in zip(self.outputs, results, strict=True)
             }
         return dict(self._shapes[key])
+
+    def run(self, call: Callable[[onnxruntime.RunOptions], Any]) -> Any:
+        """What a run with the options that it is given gives.
+
+        Raises:
+            EngineError: it failed.
+            KeyboardInterrupt: it was stopped.
+        """
+        try:
+            return interruptible(call)
+        except Exception as error:
+            raise EngineError(f"{self.name}: {_first_line(error)}") from error
 
     def bind(self, buffers: Mapping[str, np.ndarray], stream: int = 0) -> OnnxBinding:
         """See `Engine`."""
@@ -202,12 +233,12 @@ class OnnxBinding:
 
     def run(self) -> None:
         """See `Binding`."""
-        try:
-            if not self._on_cpu:
-                self._bind_inputs()  # a GPU provider copies its inputs at the moment of binding
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            raise EngineError(f"{self._engine.name}: {_first_line(error)}") from error
+        self._engine.run(self._run)
+
+    def _run(self, options: onnxruntime.RunOptions) -> None:
+        if not self._on_cpu:
+            self._bind_inputs()  # a GPU provider copies its inputs at the moment of binding
+        self._session.run_with_iobinding(self._binding, options)
 
     def graph_key(self) -> None:
         """See `Binding`: nothing is queued here."""
