@@ -221,3 +221,21 @@ def test_what_is_no_adapter_is_refused(segmenter, adapt) -> None:
     encoded = segmenter.encode(np.zeros((40, 60, 3), np.uint8))
     with pytest.raises(TypeError, match="adapt: expected an adapter or None, got"):
         segmenter.session(encoded, adapt=adapt)
+
+
+def test_a_warm_up_runs_every_network_and_leaves_nothing(
+    segmenter: Segmenter, photo: np.ndarray, monkeypatch
+) -> None:
+    encoded = segmenter.encode(photo)
+    before = segmenter.session(encoded).add_click(30, 40).mask
+    ran: list[tuple[int, int]] = []
+    encode = type(segmenter).encode
+    monkeypatch.setattr(
+        type(segmenter), "encode",
+        lambda self, image, *rest: ran.append(image.shape[:2]) or encode(self, image, *rest),
+    )  # fmt: skip
+    segmenter.warm_up(50, 70)
+    assert ran == [(50, 70)]
+    np.testing.assert_array_equal(segmenter.session(encoded).add_click(30, 40).mask, before)
+    with pytest.raises(ValueError, match="height: expected 1 to"):
+        segmenter.warm_up(0, 70)

@@ -280,6 +280,20 @@ class Segmenter:
             raise ValueError(f"{path}: {error}") from None
         return session
 
+    def warm_up(self, height: int, width: int) -> None:
+        """Encode an empty image of this size and click twice, and forget it.
+
+        The first image of a size and the first clicks on it make buffers, choose algorithms and, on
+        a GPU, record the work: a program that calls this before its first user has that behind it.
+
+        Raises:
+            TypeError, ValueError, OutOfMemory, EngineError: as `encode` and `Session.add_click`.
+        """
+        self.memory_plan(height, width)  # which checks the sides
+        session = self.session(self.encode(np.zeros((height, width, 3), np.uint8)), focus=None)
+        for _ in range(2):  # the second one goes on from a mask
+            session.add_click(width // 2, height // 2)
+
     def memory_plan(self, height: int, width: int) -> MemoryPlan:
         """Bytes that an image of this size will take.
 

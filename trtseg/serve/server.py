@@ -17,6 +17,7 @@ from trtseg.serve.limits import Limits
 from trtseg.serve.workspace import Workspace
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+USUAL_SIZE = (960, 1280)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -73,6 +74,7 @@ def serve(
     folder = Folder(state)
     with folder.held():
         workspace = Workspace(segmenter, folder, limits)
+        segmenter.warm_up(*USUAL_SIZE)
         app = create_app(workspace, token=token, hosts=hosts, more=more(workspace))
         # no access log: addresses carry the token
         config = uvicorn.Config(

@@ -99,7 +99,7 @@ def test_sessions_with_and_without(tiny_path, photo: np.ndarray):
         np.testing.assert_array_equal(each.mask, each.candidates[each.selected])
         with pytest.raises(IndexError, match="index: expected 0 to"):
             each.candidate_probability(len(each.scores))
-    again = segmenter.session(pickle.loads(pickle.dumps(encoded))).add_click(80, 60)
+    again = segmenter.session(pickle.loads(pickle.dumps(encoded)), edges=True).add_click(80, 60)
     np.testing.assert_array_equal(again.mask, answers[1].mask)
     with pytest.raises(TypeError, match="edges: expected a bool, got 1"):
         segmenter.session(encoded, edges=1)  # type: ignore[arg-type]
