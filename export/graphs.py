@@ -18,6 +18,8 @@ from trtseg.nn.network import LatentDiversity
 
 # initialisers smaller than this stay in FP32: biases and the like
 _COMPACT_FROM_BYTES = 1024
+# of a tensor's norm: within FP16's range, its 11 bits move no value by more than half of this
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -206,19 +208,21 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 def store_weights_in_half(model: onnx.ModelProto) -> None:
     """Keep an FP32 graph's large weights as FP16, cast when a session is created.
 
-    Halves the file. The arithmetic stays FP32; the weights must be representable in FP16
-    already (`round_to_half`), so that nothing changes.
+    Halves the file. The arithmetic stays FP32, and nothing changes: weights that FP16 does not hold
+    exactly (see `round_to_half`) stay as they are.
     """
     casts = []
     for initialiser in model.graph.initializer:
         if initialiser.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(initialiser)
-        if values.nbytes < _COMPACT_FROM_BYTES:
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if values.nbytes < _COMPACT_FROM_BYTES or (halves.astype(np.float32) != values).any():
             continue
         name = initialiser.name
         wide = f"{name}.float32"
-        initialiser.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
+        initialiser.CopyFrom(numpy_helper.from_array(halves, name))
         casts.append(helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT))
         for node in model.graph.node:
             for index, source in enumerate(node.input):
@@ -257,11 +261,17 @@ def without_weights_of(model: onnx.ModelProto, filename: str, content: bytes) ->
 
 
 def round_to_half(module: nn.Module) -> None:
-    """Round a module's larger weights to values that FP16 holds exactly, in place."""
+    """Round a module's larger weights to values that FP16 holds exactly, in place.
+
+    Weights beyond FP16's range, on either side, stay as they are.
+    """
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.numel() * 4 >= _COMPACT_FROM_BYTES:
-                parameter.copy_(parameter.half().float())
+            if parameter.numel() * 4 < _COMPACT_FROM_BYTES:
+                continue
+            rounded = parameter.half().float()
+            if (rounded - parameter).norm() <= _ROUNDING * parameter.norm():
+                parameter.copy_(rounded)
 
 
 def network_graphs(
