@@ -19,6 +19,8 @@ from trtseg.nn.convolution import Convolution
 
 # places of the image that the global context looks at together
 GAZES = 4
+# doublings between the grid and the level whose features g and the coarse head read
+READ = 2
 # taps come out of no nonlinearity and deviate by 2 to 9; what is summed here should by about 1
 TAP_SCALE = 0.15
 
@@ -111,6 +113,10 @@ class GlobalContext(nn.Module):
 class PyramidNetwork(nn.Module):
     """f behind its first layer: a U over strides 1, 2, 4, ... of the grid.
 
+    What the six candidates disagree about (a part or the whole, one thing or two) is decided where
+    cells are large and channels many, and drawn where they are fine: logits are the sum of a head
+    at stride 4 and one at stride 1.
+
     Args:
         widths: channels at each stride, finest first: those of x, then those of the maps.
         dilations: of the layers at the coarsest stride.
@@ -130,13 +136,14 @@ class PyramidNetwork(nn.Module):
         self.ascent = nn.ModuleList(
             ContextLayers(width, width, (1,), residual=True) for width in widths[:-1]
         )
+        self.coarse_head = _convolution(widths[READ], candidates, 1, scale=0.3)
         self.head = _convolution(widths[0], candidates, 1, scale=0.1)
 
     def forward(self, x: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, H, W] and maps [B, C_l, H / 2^l, W / 2^l], l from 1, to masks and features.
 
         Returns:
-            masks [B, M, H, W] in (0, 1), and what g reads, [B, widths[2], H / 4, W / 4].
+            masks [B, M, H, W] in (0, 1), and what g reads, [B, widths[READ], H / 4, W / 4].
         """
         logits, features = self._ascend(self._descend(x, *maps))
         return torch.sigmoid(logits.float()), features
@@ -154,7 +161,7 @@ class PyramidNetwork(nn.Module):
     def in_tail(self, name: str, layers: int) -> bool:
         """Whether `logits` uses the parameter of this name."""
         del layers
-        return name.startswith(("up.", "ascent.", "head."))
+        return name.startswith(("up.", "ascent.", "coarse_head.", "head."))
 
     @property
     def depth(self) -> int:
@@ -178,6 +185,9 @@ class PyramidNetwork(nn.Module):
         for level in reversed(range(len(levels) - 1)):
             x = F.leaky_relu(levels[level] + _doubled(self.up[level](x)), SLOPE)
             x = self.ascent[level](x)
-            if level == 2:
+            if level == READ:
                 features = x
-        return self.head(x), features
+        coarse = self.coarse_head(features)
+        for _ in range(READ):
+            coarse = _doubled(coarse)
+        return self.head(x) + coarse, features

@@ -177,12 +177,12 @@ def balance_levels(network: LatentDiversity, image: Tensor) -> None:
 
 def _first_candidates(network: LatentDiversity, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """`state` as it is, or cut to the candidates of `network`, with that network's own g."""
-    head = "segment.head."
+    heads = ("segment.head.", "segment.coarse_head.")
     wanted = network.config.candidates
-    if not 0 < wanted < len(state.get(f"{head}bias", ())):
+    if not 0 < wanted < len(state.get(f"{heads[0]}bias", ())):
         return state
     own = {key: value for key, value in network.state_dict().items() if key.startswith("select.")}
     kept = {key: value for key, value in state.items() if not key.startswith("select.")}
     return own | {
-        key: value[:wanted] if key.startswith(head) else value for key, value in kept.items()
+        key: value[:wanted] if key.startswith(heads) else value for key, value in kept.items()
     }
