@@ -11,7 +11,7 @@ from trtseg.errors import DatasetError, TrtsegError
 from trtseg.evaluate.comparison import change, paired
 from trtseg.evaluate.methods import BaselineMethod
 from trtseg.evaluate.records import read_json
-from trtseg.evaluate.results_page import render_page, study_section
+from trtseg.evaluate.results_page import render_page, study_page
 from trtseg.evaluate.study import Paths, read_study, run_study
 from trtseg.evaluate.study_models import make_models, training_configs
 from trtseg.evaluate.timing import time_at_vga
@@ -149,7 +149,8 @@ def results(**rows):
                 "cells": {"d": cell}}
 
     return {
-        "study": "s", "title": "T", "text": [], "clicks": 20, "targets": [0.85], "published": [],
+        "study": "s", "title": "T", "text": ["Long."], "conclusion": "C.", "clicks": 20,
+        "targets": [0.85], "published": [],
         "stop_at_target": True, "reference": None,
         "data": [{"name": "d", "label": "D", "note": "", "remark": "It is small."}],
         "rows": [row(label, *values) for label, values in rows.items()],
@@ -158,18 +159,18 @@ def results(**rows):
 
 def test_comparison_tells_where_ours_is_behind():
     study = results(ours=("ours", [4, 4, 5]), old=("classical", [3, 3, 3]))
-    page = study_section(study, {})
+    page = study_page(study, {})
     assert "- D: at NoC@85 ours is NOT ahead of old (-1.33 [-2.00, -1.00] clicks). It is sm" in page
     study = results(ours=("ours", [4, 4, 4]), old=("classical", [9, 9, 9]))
     assert "ours is ahead of every other method, of the nearest, old, by 5.00 clicks" in (
-        study_section(study, {})
+        study_page(study, {})
     )
     study = results(ours=("ours", [4, 4, 4]), old=("classical", [9, 4, 3]))
-    assert "with 3 objects not for certain of old" in study_section(study, {})
+    assert "with 3 objects not for certain of old" in study_page(study, {})
 
 
 def test_page_tells_that_a_set_is_reduced_and_objects_end_at_the_target():
-    page = study_section(results(ours=("ours", [4, 4, 5])), {})
+    page = study_page(results(ours=("ours", [4, 4, 5])), {})
     assert "reduced to objects evenly spread over its order" in page
     assert "(D 3 of 9)" in page
     assert "An object ends once its IoU reaches 85 %" in page
@@ -183,7 +184,7 @@ def test_changes_from_the_reference():
     full, less = (row["cells"]["d"] for row in study["rows"])
     less["change"] = change(less, full)
     assert less["change"]["0.85"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
-    page = study_section(study, {})
+    page = study_page(study, {})
     assert "| less | -0.125 [-0.125, -0.125] | +100.0% [+100.0%, +100.0%] |" in page
 
 
@@ -255,8 +256,25 @@ def test_an_omitted_method_is_shown_with_its_reason(trained):
     study, _, paths = trained
     found = run_study(study, paths, progress=False)
     assert found["rows"][1]["missing"]["photos"] == "too slow"
-    assert "- B, not run: too slow." in study_section(found, {"paper": {
+    assert "- B, not run: too slow." in study_page(found, {"paper": {
         "label": "P", "training": "T", "source": "S", "cells": {}}})
+
+
+def test_the_short_page_has_a_conclusion_and_what_was_measured(tmp_path):
+    study = results(ours=("ours", [4, 4, 5]), old=("classical", [3, 3, 3]))
+    study["rows"].append({**study["rows"][0], "label": "large", "cells": {}, "missing": {}})
+    written = render_page([study], {}, tmp_path / "results.md")
+    assert [file.relative_to(tmp_path).as_posix() for file in written[-2:]] == [
+        "results/s.md", "results.md"
+    ]  # fmt: skip
+    own, page = (file.read_text() for file in written[-2:])
+    assert "## T\n\nC.\n\n| method |" in page
+    assert "[Everything else](results/s.md)" in page
+    assert "Not run: large." in page
+    assert "| large |" not in page
+    assert "# T\n\nWritten by" in own
+    assert "C.\n\nLong.\n\n| method |" in own
+    assert "**large** | not run |" in own
 
 
 def test_page_is_reproducible(tmp_path, folder):

@@ -1,4 +1,4 @@
-"""Rendering study results, with published numbers beside them, to one Markdown page."""
+"""Rendering study results, with published numbers beside them: a short page, and one a study."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _HEAD = """\
 Written by `trtseg study render`; do not edit. NoC@q is the mean number of
 clicks until IoU q is reached, the maximum where it is not; lower is better. Brackets hold 95 %
 bootstrap intervals over the objects. Numbers in italics are published ones, for orientation: where
-data, training sets or click protocols differ, the notes say so. A published number with a question
-mark could not be checked against its source.
+data, training sets or click protocols differ, the study's own page says so. A published number with
+a question mark could not be checked against its source.
 """
 
 
 def render_page(
     results: Sequence[dict[str, Any]], published: dict[str, Any], output: Path
 ) -> list[Path]:
-    """Write the page and, beside it in `images/`, a figure per study and data set.
+    """Write the page; beside it in `results/` a page per study, and in `images/` its figures.
 
     Args:
         results: of `run_study`, in the order of the page.
@@ -37,26 +37,38 @@ def render_page(
     Returns:
         The files that were written.
     """
+    files = {}
     parts = [_HEAD]
-    written = []
     for study in results:
         figures = _figures(study)
-        folder = output.parent / "images"
-        for name, data in figures.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_file(folder / name, data)
-            written.append(folder / name)
-        parts.append(study_section(study, published, list(figures)))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_file(output, "\n".join(parts).encode())
-    return [output, *written]
+        files.update({output.parent / "images" / name: data for name, data in figures.items()})
+        own = output.parent / "results" / f"{study['study']}.md"
+        files[own] = study_page(study, published, list(figures)).encode()
+        parts.append(_brief(study, published, own.relative_to(output.parent)))
+    files[output] = "\n".join(parts).encode()
+    for path, data in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, data)
+    return list(files)
 
 
-def study_section(
+def _brief(study: dict[str, Any], published: dict[str, Any], own: Path) -> str:
+    """A study's heading, conclusion and main table, of the rows that have numbers."""
+    parts = [f"## {study['title']}", study["conclusion"], _noc_table(study, published)]
+    missing = [row["label"] for row in study["rows"] if not row["cells"]]
+    more = f"[Everything else]({own.as_posix()}): data, notes, failures, times, sources."
+    if missing:
+        more += f" Not run: {', '.join(missing)}."
+    return "\n\n".join([*(part for part in parts if part), more]) + "\n"
+
+
+def study_page(
     study: dict[str, Any], published: dict[str, Any], figures: Sequence[str] = ()
 ) -> str:
-    """One study as Markdown."""
-    parts = [f"## {study['title']}", *study["text"], _noc_table(study, published)]
+    """One study as a Markdown page of its own."""
+    head = [f"# {study['title']}", "Written by `trtseg study render`; do not edit.",
+            study["conclusion"], *study["text"]]  # fmt: skip
+    parts = [*(part for part in head if part), _noc_table(study, published, missing="not run")]
     sentences = ahead_sentences(study)
     if sentences:
         parts += ["In short:", _list(sentences)]
@@ -72,7 +84,7 @@ def study_section(
     notes = _notes(study, published)
     if notes:
         parts += ["Notes:", _list(notes)]
-    parts += [f"![{study['title']}]({Path('images') / name})" for name in figures]
+    parts += [f"![{study['title']}](../images/{name})" for name in figures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,7 +108,10 @@ def _taken(study: dict[str, Any], data: dict[str, Any]) -> tuple[int, int] | Non
     return None
 
 
-def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
+def _noc_table(
+    study: dict[str, Any], published: dict[str, Any], missing: str | None = None
+) -> str:
+    """The main table; what was not run stands as `missing`, or is left out, whole rows of it."""
     targets = _targets(study)
     shown = " / ".join(f"NoC@{_percent(target)}" for target in targets)
     head = ["method"]
@@ -109,11 +124,13 @@ def _noc_table(study: dict[str, Any], published: dict[str, Any]) -> str:
         head.append("VGA: encode + click, ms")
     rows = []
     for row in study["rows"]:
+        if missing is None and not row["cells"]:
+            continue
         label = f"**{row['label']}**" if row["group"] == "ours" else row["label"]
         cells = [label]
         for data in study["data"]:
             cell = row["cells"].get(data["name"])
-            cells.append(_noc_cell(cell, targets) if cell else "not run")
+            cells.append(_noc_cell(cell, targets) if cell else missing or "")
         if timed:
             vga = row.get("vga")
             cells.append(f"{vga['encode_ms']:.0f} + {vga['click_ms']:.0f}" if vga else "")

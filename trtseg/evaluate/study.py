@@ -97,6 +97,7 @@ class Study:
         name: of the file, without suffix.
         title: heading.
         text: paragraphs above the table: what the papers did, and what differs here.
+        conclusion: what the table shows, in a line; written once a run has shown it.
         methods: rows.
         data: columns.
         protocol, clicks, targets, seed: see `EvaluationConfig`.
@@ -117,6 +118,7 @@ class Study:
     text: tuple[str, ...]
     methods: tuple[StudyMethod, ...]
     data: tuple[StudyData, ...]
+    conclusion: str = ""
     protocol: str = "standard"
     clicks: int = 20
     targets: tuple[float, ...] = (0.85, 0.90)
@@ -293,6 +295,7 @@ def run_study(
         "study": study.name,
         "title": study.title,
         "text": list(study.text),
+        "conclusion": study.conclusion,
         "protocol": study.protocol,
         "clicks": study.clicks,
         "targets": list(study.targets),
