@@ -344,7 +344,7 @@ def test_a_graph_that_is_not_allowed_is_refused(tiny: Path, tmp_path: Path) -> N
     model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
     model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
     files = {**files_of(tiny), "segment.onnx": model.SerializeToString()}
-    with pytest.raises(BundleError, match=r"segment\.onnx \(segment, fp32\): weights in other"):
+    with pytest.raises(BundleError, match=r"segment\.onnx \(segment, fp32\): weights in "):
         bundle.read(write_files(tmp_path / "x.trtseg", files))
 
 

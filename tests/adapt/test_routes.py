@@ -183,7 +183,9 @@ def test_weights_that_lost_their_engine_come_back(on_tensorrt):
     learner = refit_learner(ours)
     memory = ours.engines.memory
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 16)).astype(np.float32)
-    buffers = {"x": memory.array(x), "masks": memory.empty((1, 3, 8, 16), np.dtype(np.float32))}
+    pixels = memory.array(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    buffers = {"x": pixels.transpose(0, 3, 1, 2),  # features are channels-last
+               "masks": memory.empty((1, 3, 8, 16), np.dtype(np.float32))}  # fmt: skip
     weights = [_moved(learner, 0.02 * scale) for scale in (1, 2, 3)]
     bindings = [learner._route.engine(each).bind(buffers) for each in weights]
     for index in (0, 1, 2, 0, 0, 2):

@@ -214,7 +214,7 @@ def test_a_pyramid_hands_out_maps_of_every_stride():
     torch.testing.assert_close(torch.sigmoid(logits), masks)
     tail = {name for name, _ in network.segment.named_parameters()
             if network.segment.in_tail(name, 1)}  # fmt: skip
-    assert all(name.startswith(("up.", "ascent.", "head.")) for name in tail)
+    assert all(name.startswith(("up.", "ascent.", "coarse_head.", "head.")) for name in tail)
 
 
 def test_every_cell_of_a_pyramid_sees_the_whole_image():

@@ -83,5 +83,7 @@ def serve(
             timeout_keep_alive=30, server_header=False, lifespan="off",
             timeout_graceful_shutdown=3,
         )  # fmt: skip
+        # all that is imported is by now: Python may lose a Ctrl-C that comes during an import
+        config.load()
         ready(workspace, f"http://{shown}:{port}/?token={token}")
         uvicorn.Server(config).run(sockets=[listener])
