@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from urllib.request import urlopen
 
 import cv2
 import numpy as np
@@ -341,6 +342,8 @@ def test_edit_opens_the_photos_it_is_given(tmp_path: Path, workspace: Workspace)
     try:
         url = process.stdout.readline().strip()
         assert "&photo=" in url
+        # a shell in the background starts programs that ignore Ctrl-C until they ask for it
+        assert urlopen(url, timeout=20).status == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(20) in (0, 130)
     finally:
