@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trtseg import _cpu
+from trtseg import _cpu, ops
 
 POINTS = np.array([[[1, 2]], [[3, 0]]], np.float32)
 
@@ -209,3 +209,8 @@ def test_no_reference_is_leaked():
         with pytest.raises(ValueError, match="limit_px"):
             _cpu.click_maps(points, out, -1.0, None)
     assert (sys.getrefcount(points), sys.getrefcount(out)) == before
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_every_operation_says_that_its_backend_may_be_missing(name: str) -> None:
+    assert "BackendUnavailable" in getattr(ops, name).__doc__
