@@ -107,10 +107,7 @@ def test_the_chain_is_its_definition(tmp_path: Path, options: dict) -> None:
 
 def test_nothing_is_allocated_after_the_first_click_of_a_size(segmenter: Segmenter) -> None:
     image = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
-    encoded = segmenter.encode(image)
-    session = segmenter.session(encoded, focus=None)
-    assert encoded.guide is not None
-    fine = encoded.guide.fine.nbytes
+    session = segmenter.session(segmenter.encode(image), focus=None)
     out = np.empty((600, 800), np.uint8)
     for x in (300, 320, 340):
         session.add_click(x, 300, out=out)
@@ -123,9 +120,8 @@ def test_nothing_is_allocated_after_the_first_click_of_a_size(segmenter: Segment
         session.add_click(x, 300, x % 40 == 0, out=out)
         after, peak = tracemalloc.get_traced_memory()
         # The candidates stay for undo; beside them Python's small objects and, in passing, the
-        # few maps of the grid by which they are tidied and clicks are made to hold, and those of
-        # the working size that the mask is composed of.
-        assert peak - before < 6 * kept + 12 * fine + 24_000
+        # few maps of the grid by which they are tidied and clicks are made to hold.
+        assert peak - before < 6 * kept + 24_000
         assert after - before < kept + 12_000
     tracemalloc.stop()
 
