@@ -21,12 +21,12 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from gpu_timing import replay_ms
 from torch.nn import functional as F
 
 from trtseg.machine import describe
 from trtseg.nn.context import SLOPE
 
-FLUSH_BYTES = 2**29
 DILATIONS = (1, 2, 4, 8, 16, 32, 64, 128)
 # (name, channels in, channels out, pixels of the image per cell)
 OTHERS = (
@@ -38,28 +38,14 @@ OTHERS = (
 
 def median_ms(call: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Of replays on a GPU; of calls on a CPU."""
+    if device.type != "cpu":
+        return replay_ms(lambda _: call(), repeats)
     times = []
-    for _ in range(3):
+    for _ in range(3 + repeats):
+        start = perf_counter()
         call()
-    if device.type == "cpu":
-        for _ in range(repeats):
-            start = perf_counter()
-            call()
-            times.append((perf_counter() - start) * 1e3)
-        return statistics.median(times)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    flushed = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device)
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flushed.zero_()
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+        times.append((perf_counter() - start) * 1e3)
+    return statistics.median(times[3:])
 
 
 def ceilings(device: torch.device, dtype: torch.dtype, small: bool) -> dict[str, float]:

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from gpu_timing import replay_ms
 
 from trtseg import _cpu, _cuda
 
 CHANNELS, GUIDANCE, MASKS = 64, 6, 6
-FLUSH_BYTES = 2**29
 TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -209,34 +208,11 @@ def check(height: int, width: int, dtype: torch.dtype) -> None:
             )
 
 
-def median_ms(call: Callable[[int], None], repeat: int) -> float:
-    """Of `repeat` replays of a recorded call, each between two events and after a write of more
-    than the caches hold: neither Python nor the L2 cache is timed."""
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    flushed = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call(stream.cuda_stream)
-    with torch.cuda.graph(graph, stream=stream):
-        call(stream.cuda_stream)
-    with torch.cuda.stream(stream):
-        pairs = []
-        for _ in range(repeat):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            flushed.zero_()
-            begin.record(stream)
-            graph.replay()
-            end.record(stream)
-            pairs.append((begin, end))
-    stream.synchronize()
-    return statistics.median(begin.elapsed_time(end) for begin, end in pairs)
-
-
 def copy_gb_per_s(total: int, repeat: int) -> float:
     """Of a copy that reads half of `total` bytes and writes the other half."""
-    source = torch.ones(max(total // 2, 1), dtype=torch.uint8, device="cuda")
+    source = torch.randint(0, 256, (max(total // 2, 1),), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    ms = median_ms(lambda _: target.copy_(source), repeat)
+    ms = replay_ms(lambda _: target.copy_(source), repeat)
     return 2 * source.numel() / ms / 1e6
 
 
@@ -245,7 +221,7 @@ def measure(side: int, repeat: int) -> list[Row]:
     for name, dtype in TYPES.items():
         for case in cases(side, side, dtype, "cuda"):
             copy = copy_gb_per_s(case.bytes, repeat)
-            ms = median_ms(lambda stream, case=case: case.run(_cuda, stream), repeat)
+            ms = replay_ms(lambda stream, case=case: case.run(_cuda, stream), repeat)
             rows.append(Row(case.op, name, case.bytes / 2**20, ms, case.bytes / ms / 1e6, copy))
     return rows
 

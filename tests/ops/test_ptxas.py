@@ -65,6 +65,14 @@ def test_the_report_is_understood():
     assert match.groups() == ("_Z1fPf", "90", "520", "16", "8", "32")
 
 
+def kernels_of(op, folder):
+    """The PTX of every kernel of an op."""
+    source, ptx = ROOT / "csrc" / "ops" / f"{op}_cuda.cu", folder / "out.ptx"
+    flags = ["-std=c++17", "-fmad=false", f"-I{ROOT / 'csrc'}", "-arch=compute_90", "-ptx"]
+    subprocess.run([NVCC, *flags, "-o", str(ptx), str(source)], check=True)
+    return ptx.read_text().split(".entry ")[1:]
+
+
 @pytest.mark.skipif(NVCC is None, reason="nvcc not found")
 @pytest.mark.parametrize(("op", "loads"), [("add_guidance", 4), ("hypercolumn", 5)])
 def test_packs_are_loaded_and_stored_in_one_access(op, loads, tmp_path):
@@ -72,16 +80,27 @@ def test_packs_are_loaded_and_stored_in_one_access(op, loads, tmp_path):
 
     Loads are counted: a pack of every pixel of a thread, or of every corner and the equal level.
     """
-    source, ptx = ROOT / "csrc" / "ops" / f"{op}_cuda.cu", tmp_path / "out.ptx"
-    flags = ["-std=c++17", "-fmad=false", f"-I{ROOT / 'csrc'}", "-arch=compute_90", "-ptx"]
-    subprocess.run([NVCC, *flags, "-o", str(ptx), str(source)], check=True)
-    kernels = ptx.read_text().split(".entry ")[1:]
+    kernels = kernels_of(op, tmp_path)
     packed = [kernel for kernel in kernels if "st.global.v4.u32" in kernel]
     assert len(packed) == 2, "float and half"
     for kernel in packed:
         # nothing else is stored, and of maps in packs nothing else is loaded
         assert not re.search(r"st\.global\.(?!v4)", kernel)
         assert len(re.findall(r"ld\.global\.(?:nc\.)?v4\.", kernel)) >= loads
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc not found")
+def test_clicks_are_read_once_a_block(tmp_path):
+    """The real ones are gathered in shared memory: most of a list of fixed length is empty, and
+    a thread that walked the list itself would read each slot from global memory."""
+    kernels = kernels_of("click_maps", tmp_path)
+    assert len(kernels) == 2, "float and half"
+    for kernel in kernels:
+        gathered = kernel.index("atom.shared.add")
+        walked = kernel[gathered:]
+        assert len(re.findall(r"ld\.global", kernel)) == 2, "y and x of one slot"
+        assert "ld.global" not in walked
+        assert "ld.shared" in walked
 
 
 @pytest.mark.slow

@@ -69,11 +69,30 @@ def compose(
         previous_box[i] >= region[i] and previous_box[i + 2] <= region[i + 2] for i in (0, 1)
     )
     if changed is None or not within:
-        return box, box_of(cv2.bitwise_xor(out, previous))
+        return box, _changes(out, previous, box, previous_box)
     top, left, bottom, right = (int(side) for side in changed)
     if bottom <= top:
         return box, None
     return box, (top + y0, left + x0, bottom + y0, right + x0)
+
+
+def _changes(
+    mask: np.ndarray, previous: np.ndarray, box: Region | None, previous_box: Region
+) -> Region | None:
+    """The box of the pixels that differ. All lie within the two masks' boxes: of a large image
+    nothing else is read."""
+    boxes = [previous_box] if box is None else [box, previous_box]
+    (top, left), (bottom, right) = np.min(boxes, 0)[:2], np.max(boxes, 0)[2:]
+    part = slice(top, bottom), slice(left, right)
+    found = box_of(cv2.bitwise_xor(mask[part], previous[part]))
+    if found is None:
+        return None
+    return (
+        int(found[0] + top),
+        int(found[1] + left),
+        int(found[2] + top),
+        int(found[3] + left),
+    )
 
 
 def compose_probability(
