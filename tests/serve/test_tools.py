@@ -83,17 +83,39 @@ def test_brush_masks_are_read_as_they_were(kind: str) -> None:
     np.testing.assert_array_equal(brush.decode_rle(rle).reshape(-1, 4)[:, 3], mask.ravel())
 
 
+PERSONAL = "header.payload.signature"
+
+
 class Images(BaseHTTPRequestHandler):
-    """A Label Studio that gives images to who has its key."""
+    """A Label Studio that gives images to who has its key, a personal one or one of old.
+
+    A personal key is exchanged for an access token, which is good for one image here.
+    """
+
+    access: str = ""
+    renewals: int = 0
+
+    def do_POST(self) -> None:
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        good = self.path == "/api/token/refresh/" and sent == {"refresh": PERSONAL}
+        if good:
+            Images.renewals += 1
+            Images.access = f"access-{Images.renewals}"
+        self.send_response(200 if good else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps({"access": Images.access} if good else {}).encode())
 
     def do_GET(self) -> None:
-        good = self.headers["Authorization"] == "Token the-key"
+        given = self.headers["Authorization"]
+        good = given == "Token the-key"
+        if Images.access and given == f"Bearer {Images.access}":
+            good, Images.access = True, ""
         if self.path == "/moved":
             self.send_response(302)
             self.send_header("Location", "/data/upload/1/3f2a-waves.png")
             self.end_headers()
             return
-        self.send_response(200 if good else 403)
+        self.send_response(200 if good else 401)
         self.end_headers()
         self.wfile.write(png(picture()) if good else b"")
 
@@ -112,9 +134,10 @@ def studio():
     server.server_close()
 
 
-def test_label_studio(workspace: Workspace, studio: str) -> None:
+@pytest.mark.parametrize("key", ["the-key", PERSONAL])
+def test_label_studio(workspace: Workspace, studio: str, key: str) -> None:
     def routes(workspace: Workspace) -> Any:
-        return label_studio.routes(workspace, studio, "the-key")
+        return label_studio.routes(workspace, studio, key)
 
     with Running(workspace, routes) as running:
         client = running.client()
@@ -131,6 +154,9 @@ def test_label_studio(workspace: Workspace, studio: str) -> None:
         assert region["value"]["brushlabels"] == ["Banana"]
         assert (region["from_name"], region["to_name"]) == ("tag", "image")
         assert answer["results"][0]["score"] == pytest.approx(float(p.scores[p.selected]))
+        # an access token that has expired is renewed
+        again = client("POST", "/label-studio/predict", request, headers=basic)
+        assert again["results"][0]["result"][0]["value"] == region["value"]
         request["params"]["context"] = {}
         assert client("POST", "/label-studio/predict", request)["results"] == []
 
@@ -138,12 +164,12 @@ def test_label_studio(workspace: Workspace, studio: str) -> None:
 @pytest.mark.parametrize(
     "place",
     ["http://evil.example/x.png", "file:///etc/passwd", "//evil.example/x", "/moved", "/secret",
-     "data:image/png;base64,!!!", "http://127.0.0.1:1/x.png"],
+     "/private", "data:image/png;base64,!!!", "http://127.0.0.1:1/x.png"],
 )  # fmt: skip
 def test_images_from_elsewhere_are_not_fetched(
     workspace: Workspace, studio: str, place: str
 ) -> None:
-    key = "wrong" if place == "/secret" else "the-key"
+    key = {"/secret": "wrong", "/private": "no.such.key"}.get(place, "the-key")
     with Running(workspace, lambda w: label_studio.routes(w, studio, key)) as running:
         client = running.client()
         request = recorded("label_studio")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -20,8 +17,8 @@ from trtseg import __version__
 from trtseg.serve.api import read_body
 from trtseg.serve.prompts import Prompt
 from trtseg.serve.records import PhotoRecord
-from trtseg.serve.refusals import NotAnImage, TooLarge
 from trtseg.serve.tools import prompted
+from trtseg.serve.tools.label_studio_images import LabelStudioImages
 from trtseg.serve.workspace import Workspace
 
 NAME = "Label Studio"
@@ -38,6 +35,8 @@ def routes(workspace: Workspace, url: str = "", key: str = "") -> list[Route]:
         url: of the Label Studio whose images may be fetched; "" for none.
         key: an access token of it.
     """
+    limits = workspace.limits
+    images = LabelStudioImages(url, key, limits.upload_bytes, limits.wait_s)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "UP", "model_class": "trtseg"})
@@ -50,7 +49,7 @@ def routes(workspace: Workspace, url: str = "", key: str = "") -> list[Route]:
         value = await read_body(request)
 
         def make() -> dict[str, Any]:
-            return answer(workspace, value, lambda place: fetch(workspace, url, key, place))
+            return answer(workspace, value, images.read)
 
         return JSONResponse(await run_in_threadpool(make))
 
@@ -157,38 +156,6 @@ def _brush(config: Any) -> tuple[str, str, str]:
         if name and image in images:
             return name, str(image), images[image].lstrip("$")
     raise ValueError("label_config: expected BrushLabels on an Image")
-
-
-class _SameHost(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        return None
-
-
-def fetch(workspace: Workspace, url: str, key: str, place: str) -> bytes:
-    """An image's file: of a data URI, or from that Label Studio alone.
-
-    Raises:
-        NotAnImage: it lies elsewhere, or cannot be fetched.
-        TooLarge: it has too many bytes.
-    """
-    if place.startswith("data:"):
-        return prompted.decoded(place)
-    wanted = urljoin(f"{url.rstrip('/')}/", place) if url else ""
-    here = urlsplit(url)
-    there = urlsplit(wanted)
-    if not url or (here.scheme, here.netloc) != (there.scheme, there.netloc):
-        raise NotAnImage("the image lies elsewhere; see trtseg serve --label-studio")
-    limit = workspace.limits.upload_bytes
-    request = urllib.request.Request(wanted, headers={"Authorization": f"Token {key}"})
-    try:
-        opener = urllib.request.build_opener(_SameHost())
-        with opener.open(request, timeout=workspace.limits.wait_s) as found:
-            data = found.read(limit + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise NotAnImage(f"Label Studio did not give the image: {error}") from None
-    if len(data) > limit:
-        raise TooLarge(f"the image has more than {limit} bytes")
-    return data
 
 
 def brush_rle(mask: np.ndarray) -> list[int]:
