@@ -1,5 +1,7 @@
 """Losses against float64 NumPy written from the paper's equations."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference
@@ -7,6 +9,7 @@ import tolerances
 import torch
 
 from trtseg.nn.losses import (
+    balanced_hindsight,
     click_penalties,
     cross_entropy_losses,
     hindsight,
@@ -113,6 +116,32 @@ def test_hindsight_gives_gradient_to_one_head_only():
     touched = leaf.grad.abs().sum((2, 3)) > 0
     assert touched.sum(1).tolist() == [1, 1]
     assert touched.float().argmax(1).tolist() == best.tolist() == losses.argmin(1).tolist()
+
+
+@pytest.mark.parametrize(("samples", "masks"), [(4, 2), (3, 3), (5, 2), (2, 6), (4, 1), (6, 3)])
+def test_balanced_hindsight_is_the_best_assignment_of_equal_shares(samples, masks):
+    rng = np.random.default_rng(samples * 10 + masks)
+    losses = torch.from_numpy(rng.random((samples, masks)).astype(np.float32)).requires_grad_()
+    values, index = balanced_hindsight(losses)
+    share = -(-samples // masks)
+    assert np.bincount(index, minlength=masks).max() <= share
+    found = losses.detach().numpy()
+    np.testing.assert_array_equal(values.detach(), found[np.arange(samples), index])
+    allowed = [
+        sum(found[b, m] for b, m in enumerate(one))
+        for one in itertools.product(range(masks), repeat=samples)
+        if np.bincount(one, minlength=masks).max() <= share
+    ]
+    assert values.sum().item() == pytest.approx(min(allowed), rel=1e-6)
+    values.sum().backward()
+    assert (losses.grad != 0).sum() == samples
+
+
+def test_a_mask_that_is_always_best_does_not_take_all():
+    losses = torch.rand(12, 6)
+    losses[:, 4] -= 1
+    assert hindsight(losses)[1].tolist() == [4] * 12
+    assert np.bincount(balanced_hindsight(losses)[1], minlength=6).tolist() == [2] * 6
 
 
 def test_ranked_diversity_weights():

@@ -58,6 +58,7 @@ def with_value(place, value):
         ("crop.scale", [2, 1], "config.crop.scale: expected 0 < low <= high"),
         ("crop.size", 100, "config.crop.size: expected a multiple of 32"),
         ("loss.kind", "dice", "config.loss.kind: expected one of jaccard"),
+        ("loss.assignment", "even", "config.loss.assignment: expected one of best, balanced"),
         ("data.weights", {"a": "b"}, "config.data.weights.a: expected a finite number"),
         ("data.layout", "imagenet", "config.data.layout: expected one of "),
         ("data", [], "config.data: expected at least one source"),

@@ -167,6 +167,19 @@ def test_hindsight_reaches_one_head_only(config):
     assert (gradient > 0).sum() == 1
 
 
+def test_a_balanced_assignment_reaches_every_head(config):
+    loss = {"diversity_weight": 0.0, "assignment": "balanced"}
+    config = config(loss=loss, clicks={"corrections": 0})
+    torch.manual_seed(0)
+    network = LatentDiversity(config.network)
+    heads = config.network.candidates
+    batch = a_batch(config, count=heads)
+    batch.targets, batch.clicks = batch.targets[:heads], batch.clicks[:heads]
+    values = Objective(network, config, "segment")(batch, StepRandomness(0, 0, 0))
+    values["loss"].backward()
+    assert (network.segment.head.weight.grad.abs().sum((1, 2, 3)) > 0).all()
+
+
 class Seen(torch.nn.Module):
     """In the place of g: keeps what it is given and answers with fixed logits."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -132,6 +133,24 @@ def hindsight(losses: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of the best mask only, LD eq. 5: (min over m [B], its index [B])."""
     best = losses.min(dim=1)
     return best.values, best.indices
+
+
+def balanced_hindsight(losses: Tensor) -> tuple[Tensor, Tensor]:
+    """LD eq. 5 where every mask has its share: (loss of each sample's mask [B], its index [B]).
+
+    Left to itself the minimum is a race that one mask wins: the best mask is trained on every
+    sample, becomes better, and the others are never trained. Here samples go to masks by the
+    assignment of least total loss in which no mask gets more than ceil(B / M) of them.
+
+    Args:
+        losses: [B, M].
+    """
+    samples, masks = losses.shape
+    share = -(-samples // masks)
+    costs = np.tile(losses.detach().double().cpu().numpy(), (1, share))
+    _, places = linear_sum_assignment(costs)
+    index = torch.from_numpy(places % masks).to(losses.device)
+    return losses.gather(1, index[:, None])[:, 0], index
 
 
 def ranked_diversity(jaccard: Tensor, weight: float) -> Tensor:

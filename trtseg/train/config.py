@@ -18,6 +18,7 @@ from trtseg.train.trainer import Stage
 BUNDLE_PREFIX = "bundle:"
 TRAINED = ("segment", "select")
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")
+ASSIGNMENTS = ("best", "balanced")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class LossConfig:
         cross_entropy_weight: of mean cross-entropy added to the data term.
         focus, edge_weight: of that cross-entropy, see `cross_entropy_losses`.
         penalty_weight: of the clicks' soft constraints; 0 is the ablation without them.
+        assignment: "best" (the paper): a sample trains the mask that is best on it; "balanced":
+            every mask gets its share of the samples, see `balanced_hindsight`.
         diversity_weight: lambda's factor in LD eq. 7.
         select_temperature: of g's loss, see `selection_loss`; 0 is the paper.
         shuffle_masks: g sees the masks in random order (the paper).
@@ -39,6 +42,7 @@ class LossConfig:
     focus: float = 0.0
     edge_weight: float = 0.0
     penalty_weight: float = 1.0
+    assignment: str = "best"
     diversity_weight: float = 0.01
     select_temperature: float = 0.0
     shuffle_masks: bool = True
@@ -46,6 +50,10 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.kind not in DATA_TERMS:
             raise ValueError(f"kind: expected one of {', '.join(DATA_TERMS)}, got {self.kind!r}")
+        if self.assignment not in ASSIGNMENTS:
+            raise ValueError(
+                f"assignment: expected one of {', '.join(ASSIGNMENTS)}, got {self.assignment!r}"
+            )
         for name in ("cross_entropy_weight", "focus", "edge_weight", "penalty_weight",
                      "diversity_weight", "select_temperature"):
             _at_least(self, name, 0)

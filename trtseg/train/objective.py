@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from trtseg.nn.guidance import guidance_maps
 from trtseg.nn.losses import (
+    balanced_hindsight,
     click_cells,
     cross_entropy_losses,
     hindsight,
@@ -192,7 +193,8 @@ class Objective(nn.Module):
             per_mask = per_mask + loss.cross_entropy_weight * cross_entropy_losses(
                 masks, targets, focus=loss.focus, edge_weight=loss.edge_weight
             )
-        best, _ = hindsight(per_mask)
+        assign = balanced_hindsight if loss.assignment == "balanced" else hindsight
+        best, _ = assign(per_mask)
         return (best + ranked_diversity(jaccard, loss.diversity_weight)).mean()
 
     def _select_loss(
