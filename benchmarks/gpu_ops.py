@@ -1,6 +1,6 @@
 """Checks the CUDA kernels on a device, then times them against a device-to-device copy.
 
-    python benchmarks/gpu_ops.py [--side 2048] [--repeat 50] [--json FILE]
+    python benchmarks/gpu_ops.py [--side 2048] [--repeat 50] [--device cpu] [--json FILE]
 
 Every op runs once on small and awkward inputs on the device and on the CPU, and the two must agree,
 or nothing is timed. Then each row gives the time of one replay from CUDA events, the bytes that the
@@ -23,11 +23,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from gpu_timing import replay_ms
+from gpu_timing import median_ms
 
-from trtseg import _cpu, _cuda
+from trtseg import _cpu
 
 CHANNELS, GUIDANCE, MASKS = 64, 6, 6
 TYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -63,6 +64,15 @@ def _size(*tensors: torch.Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+def module_of(device: str) -> Any:
+    """The native module that works there."""
+    if device == "cpu":
+        return _cpu
+    from trtseg import _cuda
+
+    return _cuda
+
+
 def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case]:
     """All ops on the same random values, whatever the device. Bytes: inputs read once, outputs
     written once."""
@@ -86,7 +96,7 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     def scratch(size: int) -> torch.Tensor:
         return empty(max(size, 16), of=torch.uint8)
 
-    module = _cpu if device == "cpu" else _cuda
+    module = module_of(device)
     f32, i32, u8 = torch.float32, torch.int32, torch.uint8
     sizes = [(-(-height // r), -(-width // r)) for r in (1, 2, 4, 8, 16)]
     levels = [features(normal(CHANNELS, *size)) for size in sizes]
@@ -186,17 +196,17 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     ]
 
 
-def check(height: int, width: int, dtype: torch.dtype) -> None:
-    """The device against the CPU.
+def check(height: int, width: int, dtype: torch.dtype, device: str) -> None:
+    """A device against the CPU.
 
     Raises:
         AssertionError: they differ by more than the rounding of the type.
     """
     relative, absolute = (1e-4, 1e-3) if dtype == torch.float32 else (2e-3, 4e-3)
     on_cpu = cases(height, width, dtype, "cpu")
-    on_device = cases(height, width, dtype, "cuda")
+    on_device = cases(height, width, dtype, device)
     for mine, theirs in zip(on_device, on_cpu, strict=True):
-        mine.run(_cuda, 0)
+        mine.run(module_of(device), 0)
         theirs.run(_cpu, 0)
         for got, expected in zip(mine.outputs, theirs.outputs, strict=True):
             torch.testing.assert_close(
@@ -208,20 +218,22 @@ def check(height: int, width: int, dtype: torch.dtype) -> None:
             )
 
 
-def copy_gb_per_s(total: int, repeat: int) -> float:
+def copy_gb_per_s(total: int, repeat: int, device: str) -> float:
     """Of a copy that reads half of `total` bytes and writes the other half."""
-    source = torch.randint(0, 256, (max(total // 2, 1),), dtype=torch.uint8, device="cuda")
+    source = torch.randint(0, 256, (max(total // 2, 1),), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    ms = replay_ms(lambda _: target.copy_(source), repeat)
+    ms = median_ms(lambda _: target.copy_(source), repeat, torch.device(device))
     return 2 * source.numel() / ms / 1e6
 
 
-def measure(side: int, repeat: int) -> list[Row]:
-    rows = []
+def measure(side: int, repeat: int, device: str) -> list[Row]:
+    rows, module = [], module_of(device)
     for name, dtype in TYPES.items():
-        for case in cases(side, side, dtype, "cuda"):
-            copy = copy_gb_per_s(case.bytes, repeat)
-            ms = replay_ms(lambda stream, case=case: case.run(_cuda, stream), repeat)
+        for case in cases(side, side, dtype, device):
+            copy = copy_gb_per_s(case.bytes, repeat, device)
+            ms = median_ms(
+                lambda stream, case=case: case.run(module, stream), repeat, torch.device(device)
+            )
             rows.append(Row(case.op, name, case.bytes / 2**20, ms, case.bytes / ms / 1e6, copy))
     return rows
 
@@ -230,17 +242,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=2048, help="of the square maps, in pixels")
     parser.add_argument("--repeat", type=int, default=50)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda",
+                        help="cpu to try the program out (default: cuda)")  # fmt: skip
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available() or not _cuda.devices():
-        print("no CUDA device: nothing was checked or timed", file=sys.stderr)
-        return 2
+    device, name = arguments.device, "CPU"
+    if device == "cuda":
+        if not torch.cuda.is_available() or not module_of(device).devices():
+            print("no CUDA device: nothing was checked or timed", file=sys.stderr)
+            return 2
+        name = torch.cuda.get_device_name()
     for size in ((1, 1), (7, 5), (33, 65), (480, 640)):
         for dtype in TYPES.values():
-            check(*size, dtype)
-    device = _cuda.devices()[torch.cuda.current_device()]
-    print(f"{device['name']}: all ops agree with the CPU. At {arguments.side}x{arguments.side}:")
-    rows = measure(arguments.side, arguments.repeat)
+            check(*size, dtype, device)
+    print(f"{name}: all ops agree with the CPU. At {arguments.side}x{arguments.side}:")
+    rows = measure(arguments.side, arguments.repeat, device)
     print(f"{'op':28}{'type':>9}{'MiB':>9}{'ms':>9}{'GB/s':>8}{'copy':>8}{'share':>8}")
     for row in rows:
         print(
@@ -248,7 +264,7 @@ def main() -> int:
             f"{row.copy_gb_per_s:8.0f}{row.share:8.0%}"
         )
     if arguments.json:
-        report = {"device": device, "side": arguments.side, "rows": [asdict(row) for row in rows]}
+        report = {"device": name, "side": arguments.side, "rows": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 

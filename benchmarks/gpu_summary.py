@@ -1,4 +1,5 @@
-"""One page of what `gpu_acceptance.sh` found: OUT/summary.json and OUT/summary.md.
+"""One page of what `gpu_acceptance.sh` found: OUT/summary.json and OUT/summary.md, in the place
+of the steps' own files.
 
     python benchmarks/gpu_summary.py OUT
 
@@ -16,12 +17,14 @@ from typing import Any
 from trtseg.benchmark.report import spreads
 from trtseg.machine import describe
 
+PARTS = ("bench-lite", "bench-full", "convolutions", "kernels")
+
 
 def summary(out: Path) -> dict[str, Any]:
     """All steps, and the JSON of those that wrote some."""
     steps = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
     results = {}
-    for name in ("bench-lite", "bench-full", "convolutions", "kernels"):
+    for name in PARTS:
         path = out / f"{name}.json"
         if path.is_file():
             results[name] = json.loads(path.read_text())
@@ -41,7 +44,7 @@ def page(found: dict[str, Any]) -> str:
         "|---|---|---:|",
     ]
     for step in found["steps"]:
-        told = {0: "passed", None: "left out: not installed", 124: "stopped: too slow"}
+        told = {0: "passed", None: f"left out: {step['left_out']}", 124: "stopped: too slow"}
         result = told.get(step["status"], f"failed: status {step['status']}")
         lines.append(f"| {step['step']} | {result} | {step['seconds']} |")
     for name in ("bench-lite", "bench-full"):
@@ -85,6 +88,8 @@ def main() -> int:
     text = page(found)
     (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
     (out / "summary.md").write_text(text)
+    for name in ("steps.jsonl", *(f"{part}.json" for part in PARTS)):
+        (out / name).unlink(missing_ok=True)  # all of it is in summary.json
     print(text)
     ran = [step for step in found["steps"] if step["status"] is not None]
     return 0 if ran and all(step["status"] == 0 for step in ran) else 1

@@ -20,10 +20,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-python3} config=${CONFIG:-configs/lite_gpu.json}
 source=${SOURCE:-configs/lite2.json} pack=${PACK:-runs/pack.safetensors}
-export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD"
+export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 # a checkout that is not installed has its export folder outside of the package
 [ -e trtseg/export ] || ln -s ../export trtseg/export
 exec > >(tee -a "$out/log.txt") 2>&1
+logger=$!
 
 cores=$(getconf _NPROCESSORS_ONLN) device=cuda:0 minutes=${MINUTES:-7} resume=()
 if [ -n "$dry" ]; then
@@ -31,8 +32,11 @@ if [ -n "$dry" ]; then
 fi
 [ ! -e "$out/last" ] || resume=(--resume)
 if [ ! -e "$pack" ]; then
+  [ -e "$source" ] || { echo "neither $pack nor $source is there" >&2; exit 2; }
   mkdir -p "$(dirname "$pack")"
   "$python" -m trtseg pack "$source" "$pack" --threads "$cores"
 fi
 "$python" -m trtseg train "$config" --output "$out" --device "$device" --workers "$cores" \
   --max-minutes "$minutes" --save-every 200 ${resume[@]+"${resume[@]}"}
+exec >&- 2>&-
+wait "$logger" # the end of the log

@@ -30,7 +30,7 @@ def test_replays_are_timed_behind_a_write_of_more_than_the_caches_hold(monkeypat
 
     class Buffer:
         def __init__(self, size: int, dtype: torch.dtype, device: str) -> None:
-            assert (dtype, device) == (torch.uint8, "cuda")
+            assert (dtype, device) == (torch.uint8, torch.device("cuda"))
             self.size = size
 
         def zero_(self) -> None:
@@ -45,7 +45,8 @@ def test_replays_are_timed_behind_a_write_of_more_than_the_caches_hold(monkeypat
     )
     monkeypatch.setattr(timing.torch, "cuda", cuda)
     monkeypatch.setattr(timing.torch, "empty", Buffer)
-    timing.replay_ms(lambda stream: queued.append(f"call {stream}"), 3)
+    device = torch.device("cuda")
+    timing.median_ms(lambda stream: queued.append(f"call {stream}"), 3, device)
     last_call = max(index for index, one in enumerate(queued) if one == "call 3")
     timed = queued[last_call + 1 :]
     assert [one if isinstance(one, str) else "event" for one in timed] == [

@@ -18,9 +18,11 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_acceptance.sh"
 posix = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    *arguments: object, script: Path = SCRIPT, **environment: str
+) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["bash", str(SCRIPT), *map(str, arguments)],
+        ["bash", str(script), *map(str, arguments)],
         env={**os.environ, "PYTHON": sys.executable, **environment},
         capture_output=True,
         text=True,
@@ -37,9 +39,13 @@ def test_a_dry_run_writes_one_page(tmp_path: Path) -> None:
         "machine", "clicks", "ops", "convolutions", "bench-lite", "bench-full", "kernels",
     ]  # fmt: skip
     assert {step["status"] for step in found["steps"]} == {0}
-    assert set(found["results"]) == {"bench-lite", "bench-full", "convolutions"}
+    assert set(found["results"]) == {"bench-lite", "bench-full", "convolutions", "kernels"}
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {
+        "log.txt", "summary.json", "summary.md",
+    }  # fmt: skip
     page = (tmp_path / "out" / "summary.md").read_text()
-    for words in ("| clicks | passed |", "bench-lite, 60x80", "| f, dilation 128 |", "| click |"):
+    for words in ("| clicks | passed |", "bench-lite, 60x80", "| f, dilation 128 |", "| click |",
+                  "| hypercolumn | float16 |"):  # fmt: skip
         assert words in page
     assert "== ops: status 0" in (tmp_path / "out" / "log.txt").read_text()
 
@@ -58,6 +64,20 @@ def test_a_failing_step_stops_no_other(tmp_path: Path) -> None:
     assert len(found["steps"]) == 7
     assert {step["status"] for step in found["steps"]} == {3}
     assert "| clicks | failed: status 3 |" in (tmp_path / "out" / "summary.md").read_text()
+
+
+@posix
+def test_what_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    script = tmp_path / "benchmarks" / SCRIPT.name
+    script.parent.mkdir()
+    script.write_text(SCRIPT.read_text().replace("deadline=3600", "deadline=0"))
+    shutil.copy(SCRIPT.with_name("gpu_summary.py"), script.with_name("gpu_summary.py"))
+    (tmp_path / "trtseg").symlink_to(SCRIPT.parents[1] / "trtseg")
+    done = run(tmp_path / "out", "--dry-run", script=script)
+    assert done.returncode == 1, "nothing ran"
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {step["status"] for step in found["steps"]} == {None}
+    assert "| clicks | left out: no time was left |" in (tmp_path / "out/summary.md").read_text()
 
 
 @posix

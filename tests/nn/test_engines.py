@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -149,8 +152,10 @@ def test_weights_that_are_still_being_written_are_waited_for(monkeypatch) -> Non
     assert weights == ["written"]
 
 
-def test_a_capture_that_fails_gives_the_stream_back(monkeypatch) -> None:
-    current = ["the caller's"]
+def test_a_capture_is_tried_before_and_gives_the_stream_back_if_it_fails(monkeypatch) -> None:
+    """This thread runs the work once outside: what cuDNN searches cannot be captured."""
+    current, done = ["the caller's"], []
+    lane = SimpleNamespace(synchronize=lambda: done.append("waited"))
 
     class Capture:
         """As torch's: what ends a failed capture raises before the stream is left."""
@@ -159,17 +164,20 @@ def test_a_capture_that_fails_gives_the_stream_back(monkeypatch) -> None:
             self.stream = options["stream"]
 
         def __enter__(self) -> None:
+            done.append("captures")
             current[0] = self.stream
 
         def __exit__(self, *error) -> None:
             raise RuntimeError("CUDA error: operation failed due to a previous error")
 
-    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda *_: "the lane's")
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda *_: lane)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(done.append(stream)))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", Capture)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: current[0])
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.__setitem__(0, stream))
     memory = CudaMemory(fake_cupy.make())
     with pytest.raises(EngineError, match="cannot be recorded: CUDA error"):
-        engines.record_cuda_graph(memory, lambda: None)
+        engines.record_cuda_graph(memory, lambda: done.append("work"))
     assert current == ["the caller's"]
+    assert done == [lane, "work", "waited", "captures", "work"]

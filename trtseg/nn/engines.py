@@ -178,11 +178,13 @@ def record_cuda_graph(memory: Memory, work: Work) -> Work:
     graph = torch.cuda.CUDAGraph()
     before = torch.cuda.current_stream(memory.index)
     try:
-        with (
-            _one_capture,
-            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-        ):
-            work()
+        with _one_capture:
+            # cuDNN searches its algorithms once a thread, and a search cannot be captured
+            with torch.cuda.stream(stream):
+                work()
+            stream.synchronize()
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                work()
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
         raise EngineError(f"a CUDA graph cannot be recorded: {first}") from error
