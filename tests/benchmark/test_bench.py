@@ -199,7 +199,18 @@ def test_stages_on_a_device_are_timed_by_events(monkeypatch, tiny: Path, tmp_pat
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make())
     bundle = bundles.read(tiny)
     segmenter = Segmenter(bundle, tensorrt.load(bundle, cache=EngineCache(tmp_path / "cache")))
+    replayed = []
+
+    class Spy(measure.Recorded):
+        def run(self, work, key) -> None:
+            replayed.append(self)
+            super().run(work, key)
+
+    monkeypatch.setattr(measure, "Recorded", Spy)
     stages = time_stages(segmenter, picture_of((60, 80)), repeats=2, warmup=1)
+    # f and g as within a click: recorded, and replayed from then on
+    assert len(set(replayed)) == 2
+    assert len(replayed) == 2 * 3
     assert set(stages) > {"upload", "encoder", "f", "g", "download"}
     clock = StageClock(segmenter.pipeline)
     assert clock.run("f", lambda: 7) == 7

@@ -156,6 +156,25 @@ def test_features_beyond_half_are_scaled_and_answers_stay() -> None:
     assert fit_features_to_half(network) == 1
 
 
+def test_an_export_scales_features_before_it_traces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network = _network(NetworkConfig(**SMALL))
+    network.encoder.backbone.scale_features(1e4)
+
+    class Traced(Exception):
+        pass
+
+    def trace(given: LatentDiversity) -> None:
+        assert given is network
+        assert fit_features_to_half(given) == 1, "nothing is left to scale"
+        raise Traced
+
+    monkeypatch.setattr("trtseg.export.bundle.network_graphs", trace)
+    with pytest.raises(Traced):
+        export_bundle(network, tmp_path / "large.trtseg", name="large")
+
+
 def test_weights_are_stored_in_half_and_nothing_is_lost(lite) -> None:
     network, graphs = lite
     state = network.state_dict()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trtseg.runtime.engine import HostMemory
-from trtseg.runtime.maps.compose import box_of, compose
+from trtseg.runtime.maps.compose import box_of, changes, compose
 
 SIZE = (61, 47)
 
@@ -38,3 +38,13 @@ def test_what_has_changed_is_the_box_of_the_difference(seed: int) -> None:
         assert box == box_of(wanted)
         assert changed == box_of((wanted != previous).astype(np.uint8))
         previous, previous_box = out, box
+
+
+def test_beyond_the_two_masks_nothing_is_read() -> None:
+    """Of a large image that is most of it."""
+    mask, previous = np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)
+    mask[10:20, 10:20] = previous[12:25, 8:18] = 255
+    previous[50:] = 255  # no part of its box: not looked at
+    assert changes(mask, previous, (10, 10, 20, 20), (12, 8, 25, 18)) == (10, 8, 25, 20)
+    assert changes(mask, previous, None, (15, 15, 18, 18)) is None
+    assert changes(mask, mask, (10, 10, 20, 20), (10, 10, 20, 20)) is None

@@ -69,18 +69,20 @@ def compose(
         previous_box[i] >= region[i] and previous_box[i + 2] <= region[i + 2] for i in (0, 1)
     )
     if changed is None or not within:
-        return box, _changes(out, previous, box, previous_box)
+        return box, changes(out, previous, box, previous_box)
     top, left, bottom, right = (int(side) for side in changed)
     if bottom <= top:
         return box, None
     return box, (top + y0, left + x0, bottom + y0, right + x0)
 
 
-def _changes(
+def changes(
     mask: np.ndarray, previous: np.ndarray, box: Region | None, previous_box: Region
 ) -> Region | None:
-    """The box of the pixels that differ. All lie within the two masks' boxes: of a large image
-    nothing else is read."""
+    """The box of the pixels that differ, of two masks with their boxes (`box` may be none).
+
+    All of them lie within the boxes: of a large image nothing else is read.
+    """
     boxes = [previous_box] if box is None else [box, previous_box]
     (top, left), (bottom, right) = np.min(boxes, 0)[:2], np.max(boxes, 0)[2:]
     part = slice(top, bottom), slice(left, right)
