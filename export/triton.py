@@ -31,6 +31,7 @@ PLATFORMS = {"onnxruntime": ("onnxruntime_onnx", "model.onnx"),
              "tensorrt": ("tensorrt_plan", "model.plan")}  # fmt: skip
 KINDS = {"gpu": "KIND_GPU", "cpu": "KIND_CPU"}
 SEQUENCE_IDLE_S = 600  # a session that nobody asks for longer is forgotten
+SEQUENCES = 64  # sessions of an instance at once
 _TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16"}
 
 
@@ -144,7 +145,11 @@ def pipeline_model(bundle: Bundle, *, kind: str = "gpu", instances: int = 1) -> 
             f"{field} {{", f"  name: {_quoted(tensor)}", f"  data_type: {kind_of}",
             f"  dims: [ {dims} ]", *(["  optional: true"] if optional else []), "}",
         ]  # fmt: skip
-    lines += ["sequence_batching {", f"  max_sequence_idle_microseconds: {SEQUENCE_IDLE_S}000000"]
+    # several sequences an instance: the direct strategy would let others wait until one has ended
+    lines += [
+        "sequence_batching {", f"  oldest {{ max_candidate_sequences: {SEQUENCES} }}",
+        f"  max_sequence_idle_microseconds: {SEQUENCE_IDLE_S}000000",
+    ]  # fmt: skip
     for control in ("START", "END"):
         lines += [
             "  control_input {", f"    name: {_quoted(control)}",

@@ -26,11 +26,20 @@ from .test_triton import parse
 
 
 class Tensor:
-    def __init__(self, name: str, value: np.ndarray) -> None:
-        self.name, self.value = name, value
+    """As a server's, whose `as_numpy` is broken where NumPy is newer than the server."""
 
-    def as_numpy(self) -> np.ndarray:
-        return self.value
+    def __init__(self, name: str, value: np.ndarray) -> None:
+        self.name, self.value = name, np.array(value)  # what is read-only is no one's to give
+
+    @classmethod
+    def from_dlpack(cls, name: str, value: np.ndarray) -> Tensor:
+        return cls(name, np.from_dlpack(value))
+
+    def __dlpack__(self, **options: object) -> object:
+        return self.value.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.value.__dlpack_device__()
 
 
 STUB = SimpleNamespace(
@@ -59,11 +68,15 @@ def model(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     config = parse((repository / "config.pbtxt").read_text())
     (parameter,) = config["parameters"]
     value = parameter["value"][0]["string_value"][0]
+    (oldest,) = config["sequence_batching"][0]["oldest"]
     made = module.TritonPythonModel()
     made.initialize(
         {
             "model_config": json.dumps(
-                {"parameters": {parameter["key"][0]: {"string_value": value}}}
+                {
+                    "parameters": {parameter["key"][0]: {"string_value": value}},
+                    "sequence_batching": {"oldest": {name: v for name, (v,) in oldest.items()}},
+                }
             ),
             "model_instance_kind": "CPU", "model_instance_device_id": "0",
         }
@@ -136,6 +149,21 @@ def test_sequences_answer_as_sessions_do_and_do_not_mix(model: Any) -> None:
 def test_what_is_wrong_is_told_in_the_answer(model: Any, inputs: dict[str, Any]) -> None:
     (answer,) = model.execute([request(7, start=True, **inputs)])
     assert answer.error
+
+
+def test_sessions_that_nobody_ends_do_not_pile_up(model: Any) -> None:
+    model._most = 3
+    data = np.frombuffer(cv2.imencode(".png", photo())[1].tobytes(), np.uint8)
+    for key in range(3):
+        model.execute([request(key, start=True, IMAGE=data)])
+    model.execute([request(0)])
+    model.execute([request(9, start=True, IMAGE=data)])
+    assert list(model._sessions) == [2, 0, 9]
+    (refused,) = model.execute([request(1, end=True)])
+    assert "a sequence that was begun" in refused.error
+    (refused,) = model.execute([request(2, end=True, PROMPTS=said(5))])
+    assert refused.error
+    assert list(model._sessions) == [0, 9], "it has ended all the same"
 
 
 def test_the_client_speaks_as_the_program_hears(

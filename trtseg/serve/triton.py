@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from typing import Any
@@ -40,7 +41,14 @@ class RemoteSession:
         self._http, self._model = http, model
         self._client = http.InferenceServerClient(url)
         self._key = secrets.randbits(62) + 1
-        self.mask, self.scores, self.selected = self._ask((), image=image, start=True)
+        try:
+            self.mask, self.scores, self.selected = self._ask((), image=image, start=True)
+        except EngineError:
+            # the server keeps a place for a sequence until it ends, even for one that began badly
+            with contextlib.suppress(EngineError):
+                self._ask((), end=True)
+            self._client.close()
+            raise
 
     def say(self, *said: Prompt) -> np.ndarray:
         """The mask after these prompts, uint8 [H, W], 0 and 255.

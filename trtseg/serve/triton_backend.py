@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ class TritonPythonModel:
         if args["model_instance_kind"] == "GPU":
             device = f"cuda:{args['model_instance_device_id']}"
         self._segmenter = Segmenter.load(name, device=device)
-        self._sessions: dict[int, Any] = {}
+        # A sequence that was never ended leaves its session here. Those that the server has given
+        # up were used longer ago than any that lives.
+        self._sessions: OrderedDict[int, Any] = OrderedDict()
+        batching = config["sequence_batching"]
+        self._most = int(batching["oldest"]["max_candidate_sequences"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request; what is wrong with one is told in its own answer."""
@@ -41,8 +46,11 @@ class TritonPythonModel:
             key = int(_values(request, "CORRID")[0])
             if _values(request, "START")[0]:
                 self._sessions[key] = self._begin(_values(request, "IMAGE"))
+                while len(self._sessions) > self._most:
+                    self._sessions.popitem(last=False)
             if key not in self._sessions:
                 raise ValueError("START: expected a sequence that was begun")
+            self._sessions.move_to_end(key)
             session = self._sessions[key]
             given = _values(request, "PROMPTS")
             said = [] if given is None or not given.size else json.loads(given.tobytes())
@@ -51,17 +59,18 @@ class TritonPythonModel:
             for value in said:
                 apply(self._segmenter, session, from_json(value))
             prediction = session.prediction
-            if _values(request, "END")[0]:
-                del self._sessions[key]
         except Exception as error:  # whatever it is, the server goes on
             return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))
+        finally:
+            if _values(request, "END")[0]:
+                self._sessions.pop(int(_values(request, "CORRID")[0]), None)
         outputs = (
             ("MASK", prediction.mask),
             ("SCORES", prediction.scores.astype(np.float32)),
             ("SELECTED", np.array([prediction.selected], np.int32)),
         )
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, np.array(value)) for name, value in outputs]
+            [pb_utils.Tensor.from_dlpack(name, np.array(value)) for name, value in outputs]
         )
 
     def _begin(self, data: np.ndarray | None) -> Any:
@@ -77,4 +86,5 @@ class TritonPythonModel:
 
 def _values(request: Any, name: str) -> np.ndarray | None:
     tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return None if tensor is None else tensor.as_numpy().reshape(-1)
+    # not as_numpy(): from NumPy 2 on, backends built for NumPy 1 give its first value everywhere
+    return None if tensor is None else np.from_dlpack(tensor).reshape(-1)
