@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -227,6 +228,33 @@ def test_cvat_s_function(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) 
     bad = function.handler(context, SimpleNamespace(body={"image": event["image"]}))
     assert bad.status_code == 400
     assert "pos_points" in json.loads(bad.body)["error"]
+
+
+def test_cvat_s_function_in_nuclio_s_own_types(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the function's runtime calls the handler with, decoded by its own package."""
+    sdk = pytest.importorskip("nuclio_sdk")
+    from nuclio_sdk.event import EventDeserializerKinds
+
+    monkeypatch.setenv("TRTSEG_MODEL", str(workspace.segmenter.bundle.path))
+    function = load_function()
+    context = sdk.Context()
+    function.init_context(context)
+    sent = {
+        "body": json.dumps(recorded("cvat")).encode(), "content_type": "application/json",
+        "trigger": {"kind": "http", "name": "http"}, "fields": {}, "headers": {}, "id": "1",
+        "method": "POST", "path": "/", "size": 1, "timestamp": 0, "url": "/", "shard_id": 0,
+        "num_shards": 1, "type": "", "type_version": "", "version": "",
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its own, of the time
+        event = sdk.Event.deserialize(sent, EventDeserializerKinds.msgpack)
+    answer = function.handler(context, event)
+    assert isinstance(answer, sdk.Response)
+    assert (answer.status_code, answer.content_type) == (200, "application/json")
+    p = expected(workspace, Click(80, 60), Click(100, 70), Click(20, 20, False))
+    np.testing.assert_array_equal(np.array(json.loads(answer.body)["mask"]) * 255, p.mask)
 
 
 def test_cvat_keeps_the_order_of_clicks(workspace: Workspace) -> None:
