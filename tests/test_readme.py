@@ -6,13 +6,16 @@ import importlib
 import re
 import shlex
 import shutil
+import threading
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from trtseg import bundle, cli
+from trtseg import Segmenter, bundle, cli
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "trtseg" / "data"
@@ -44,6 +47,52 @@ def test_python_examples_run(workplace: Path, name: str) -> None:
         exec(compile(block, f"{name}, example {number + 1}", "exec"), names)
     if name == "README.md":
         assert set(np.unique(cv2.imread("mask.png", cv2.IMREAD_UNCHANGED))) == {0, 255}
+
+
+@needs_lite
+def test_clicks_that_come_fast_and_early_all_count() -> None:
+    """The guide's tool: four clicks 10 ms apart while the image is still being encoded."""
+    names: dict[str, Any] = {}
+    exec(blocks(ROOT / "docs" / "embedding.md", "python")[0], names)
+    segmenter = Segmenter.load("lite")
+    image = cv2.imread(str(DATA / "coffee.jpg"))
+    encodings = threading.Event()
+    encode = segmenter.encode
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        encodings.wait(30)
+        return encode(*arguments, **options)
+
+    shown: list[np.ndarray] = []
+    errors: list[Exception] = []
+    tool = names["SelectionTool"](
+        segmenter,
+        on_mask=lambda mask, box: shown.append(mask),
+        on_preview=lambda mask: None,
+        on_error=errors.append,
+    )
+    places = [(277, 215, True), (60, 60, False), (300, 180, True), (540, 350, False)]
+    segmenter.encode = slow  # type: ignore[method-assign]
+    tool.open(image, "BGR")
+    for x, y, positive in places:
+        tool.poll()
+        tool.click(x, y, positive)
+        sleep(0.01)
+    assert tool.session is None, "not encoded yet"
+    encodings.set()
+    deadline = monotonic() + 30
+    while (tool.session is None or len(tool.session.clicks) < 4) and monotonic() < deadline:
+        tool.poll()
+        sleep(0.001)
+    tool.session.wait()
+    tool.poll()
+    assert not errors
+    session = segmenter.session(encode(image, "BGR"))
+    for x, y, positive in places:
+        p = session.add_click(x, y, positive)
+    assert [(c.x, c.y, c.positive) for c in tool.session.clicks] == places
+    np.testing.assert_array_equal(tool.session.prediction.mask, p.mask)
+    np.testing.assert_array_equal(shown[-1], p.mask)
 
 
 def commands(path: Path) -> list[list[str]]:
