@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,47 @@ def test_a_balanced_assignment_reaches_every_head(config):
     values = Objective(network, config, "segment")(batch, StepRandomness(0, 0, 0))
     values["loss"].backward()
     assert (network.segment.head.weight.grad.abs().sum((1, 2, 3)) > 0).all()
+
+
+class Rounds(StepRandomness):
+    """As many rounds of corrections as are allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0, 0)
+        self.shared = SimpleNamespace(integers=lambda stop: stop - 1)
+
+
+@pytest.mark.parametrize(("most", "trained"), [(None, range(8)), (3, (0, 6, 7)), (1, (0,))])
+def test_the_first_and_the_last_rounds_are_differentiated(config, most, trained):
+    config = config(clicks={"corrections": 7, "trained_rounds": most})
+    torch.manual_seed(0)
+    objective = Objective(LatentDiversity(config.network), config, "segment")
+    seen, masks = [], objective._masks
+
+    def spy(*arguments):
+        found = masks(*arguments)
+        seen.append(found[0].requires_grad)
+        return found
+
+    objective._masks = spy
+    objective(a_batch(config), Rounds())["loss"].backward()
+    assert [number for number, one in enumerate(seen) if one] == list(trained)
+    assert len(seen) == 8
+
+
+def test_once_corrected_every_mask_is_trained(config):
+    heads = {}
+    for weight in (0.0, 0.5):
+        one = config(loss={"diversity_weight": 0.0, "consensus_weight": weight},
+                     clicks={"corrections": 1})  # fmt: skip
+        torch.manual_seed(0)
+        network = LatentDiversity(one.network)
+        batch = a_batch(one, count=1)
+        batch.targets, batch.clicks = batch.targets[:1], batch.clicks[:1]
+        Objective(network, one, "segment")(batch, Rounds())["loss"].backward()
+        heads[weight] = int((network.segment.head.weight.grad.abs().sum((1, 2, 3)) > 0).sum())
+    assert heads[0.0] <= 2, "the best of each round"
+    assert heads[0.5] == one.network.candidates
 
 
 class Seen(torch.nn.Module):

@@ -26,6 +26,8 @@ class ClickConfig:
         steps: least distance between clicks of one kind, one drawn per sample.
         band: negatives near the object lie at most this far from it.
         corrections: at most this many rounds of clicks on the network's own mistakes.
+        trained_rounds: of a step's rounds, so many are differentiated, the first and the last
+            ones: what lies between costs a third. None for all of them.
     """
 
     single_fraction: float = 0.65
@@ -35,6 +37,7 @@ class ClickConfig:
     steps: tuple[int, ...] = (7, 10, 20)
     band: int = 40
     corrections: int = 3
+    trained_rounds: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.single_fraction <= 1:
@@ -42,6 +45,8 @@ class ClickConfig:
         for name, least in (("max_positive", 1), ("max_negative", 0), ("corrections", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.trained_rounds is not None and self.trained_rounds < 1:
+            raise ValueError(f"trained_rounds: expected at least 1, got {self.trained_rounds}")
         for name in ("margins", "steps"):
             if not getattr(self, name) or min(getattr(self, name)) < 0:
                 raise ValueError(f"{name}: expected distances, got {getattr(self, name)}")

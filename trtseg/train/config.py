@@ -32,6 +32,8 @@ class LossConfig:
         penalty_weight: of the clicks' soft constraints; 0 is the ablation without them.
         assignment: "best" (the paper): a sample trains the mask that is best on it; "balanced":
             every mask gets its share of the samples, see `balanced_hindsight`.
+        consensus_weight: from the first correction on, the mean loss of all masks is added so
+            much: what was meant is clear by then, and every mask should have it.
         diversity_weight: lambda's factor in LD eq. 7.
         select_temperature: of g's loss, see `selection_loss`; 0 is the paper.
         shuffle_masks: g sees the masks in random order (the paper).
@@ -43,6 +45,7 @@ class LossConfig:
     edge_weight: float = 0.0
     penalty_weight: float = 1.0
     assignment: str = "best"
+    consensus_weight: float = 0.0
     diversity_weight: float = 0.01
     select_temperature: float = 0.0
     shuffle_masks: bool = True
@@ -55,7 +58,7 @@ class LossConfig:
                 f"assignment: expected one of {', '.join(ASSIGNMENTS)}, got {self.assignment!r}"
             )
         for name in ("cross_entropy_weight", "focus", "edge_weight", "penalty_weight",
-                     "diversity_weight", "select_temperature"):
+                     "consensus_weight", "diversity_weight", "select_temperature"):
             _at_least(self, name, 0)
 
 

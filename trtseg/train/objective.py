@@ -57,8 +57,9 @@ class Objective(nn.Module):
         """Scalars "loss" (to differentiate), "first_iou", "best_iou" and "selected_iou".
 
         The image is encoded once. Then every round makes masks and losses, and clicks on the
-        mistakes of one of the masks for the next round; the loss is the mean over the rounds.
-        "first_iou" is that of the selected mask in the first round, the others are of all rounds.
+        mistakes of one of the masks for the next round; the loss is the mean over the rounds that
+        are differentiated. "first_iou" is that of the selected mask in the first round, the others
+        are of all those rounds.
         """
         image = (batch.images.float() - self.mean) * self.scale
         image = image.contiguous(memory_format=torch.channels_last)
@@ -79,20 +80,24 @@ class Objective(nn.Module):
         previous, losses, best, selected = batch.masks, [], [], []
         clicks = batch.clicks
         for number in range(rounds):
-            with torch.set_grad_enabled(trains_f):
+            trained = self._is_trained(number, rounds)
+            with torch.set_grad_enabled(trains_f and trained):
                 masks, features, guidance = self._masks(encoded, clicks, previous, batch.regions)
                 enlarged = _enlarge(masks, batch.targets.shape[1:])
                 jaccard, penalty = self._mask_losses(enlarged, batch.targets, clicks)
-            if trains_f:
-                losses.append(self._segment_loss(enlarged, jaccard, penalty, batch.targets))
-                chosen = jaccard[:, 0]
-            else:
-                loss, chosen = self._select_loss(
-                    masks, features, guidance, grid_image, jaccard, randomness.shared
-                )
-                losses.append(loss)
-            best.append(1 - jaccard.detach().amin(1).mean())
-            selected.append(1 - chosen.detach().mean())
+            if trained:
+                if trains_f:
+                    losses.append(
+                        self._segment_loss(enlarged, jaccard, penalty, batch.targets, number > 0)
+                    )
+                    chosen = jaccard[:, 0]
+                else:
+                    loss, chosen = self._select_loss(
+                        masks, features, guidance, grid_image, jaccard, randomness.shared
+                    )
+                    losses.append(loss)
+                best.append(1 - jaccard.detach().amin(1).mean())
+                selected.append(1 - chosen.detach().mean())
             if number + 1 < rounds:
                 previous, clicks = self._correct(
                     masks.detach(), enlarged.detach(), jaccard.detach(), batch, clicks, generators
@@ -107,6 +112,11 @@ class Objective(nn.Module):
     def _autocast(self) -> torch.autocast:
         # only around the networks: the losses are sums over many pixels and stay float32
         return autocast(self.mean.device, self.config.bf16)
+
+    def _is_trained(self, number: int, rounds: int) -> bool:
+        """Whether a round of so many is differentiated."""
+        most = self.config.clicks.trained_rounds
+        return most is None or number == 0 or number > rounds - most
 
     def _generators(self, batch: Batch, randomness: StepRandomness) -> Any:
         """What draws the corrections."""
@@ -179,7 +189,12 @@ class Objective(nn.Module):
         return jaccard, penalty * torch.tensor(share, device=penalty.device)[:, None]
 
     def _segment_loss(
-        self, masks: Tensor, jaccard: Tensor, penalty: Tensor, targets: Tensor
+        self,
+        masks: Tensor,
+        jaccard: Tensor,
+        penalty: Tensor,
+        targets: Tensor,
+        corrected: bool,
     ) -> Tensor:
         loss = self.config.loss
         per_mask = loss.penalty_weight * penalty
@@ -195,6 +210,8 @@ class Objective(nn.Module):
             )
         assign = balanced_hindsight if loss.assignment == "balanced" else hindsight
         best, _ = assign(per_mask)
+        if corrected and loss.consensus_weight:
+            best = best + loss.consensus_weight * per_mask.mean(1)
         return (best + ranked_diversity(jaccard, loss.diversity_weight)).mean()
 
     def _select_loss(
