@@ -90,6 +90,19 @@ def test_packs_are_loaded_and_stored_in_one_access(op, loads, tmp_path):
 
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc not found")
+def test_taps_are_computed_once_a_block(tmp_path):
+    """Where a pixel lies between a level's cells: before the barrier, in shared memory, and not
+    again by each thread for its channels."""
+    for kernel in kernels_of("hypercolumn", tmp_path):
+        shared, barrier, own = kernel.partition("bar.sync")
+        assert barrier
+        assert "cvt.rzi.s32.f32" in shared, "rounds down"
+        assert "cvt.rzi.s32.f32" not in own
+        assert "div.rn.f32" not in own
+        assert "ld.shared" in own
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc not found")
 def test_clicks_are_read_once_a_block(tmp_path):
     """The real ones are gathered in shared memory: most of a list of fixed length is empty, and
     a thread that walked the list itself would read each slot from global memory."""
