@@ -27,7 +27,7 @@ class ClickConfig:
         band: negatives near the object lie at most this far from it.
         corrections: at most this many rounds of clicks on the network's own mistakes.
         trained_rounds: of a step's rounds, so many are differentiated, the first and the last
-            ones: what lies between costs a third. None for all of them.
+            ones: what lies between makes masks and clicks alone. None for all of them.
     """
 
     single_fraction: float = 0.65
