@@ -3,7 +3,7 @@
 #
 #     benchmarks/gpu_training.sh OUT [--dry-run]
 #
-# Packs the photographs of SOURCE (configs/lite2.json) into PACK (runs/pack.safetensors, where the
+# Packs the photographs of SOURCE (configs/lite.json) into PACK (runs/pack.safetensors, where the
 # configuration looks for it) unless it is there, and trains CONFIG (configs/lite_gpu.json) for at
 # most MINUTES (7); a second call goes on. OUT then holds the checkpoint `model` (the averaged
 # weights, once all stages are done), `last`, log.csv and log.txt.
@@ -19,7 +19,7 @@ dry=${2:-}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-python3} config=${CONFIG:-configs/lite_gpu.json}
-source=${SOURCE:-configs/lite2.json} pack=${PACK:-runs/pack.safetensors}
+source=${SOURCE:-configs/lite.json} pack=${PACK:-runs/pack.safetensors}
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 # a checkout that is not installed has its export folder outside of the package
 [ -e trtseg/export ] || ln -s ../export trtseg/export

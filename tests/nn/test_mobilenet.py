@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from trtseg.errors import CheckpointError
+from trtseg.nn.deeplab import DeepLab, DeepLabConfig
 from trtseg.nn.mobilenet import TAP_CHANNELS, InvertedResidual, MobileNetV2
 
 
@@ -39,6 +40,17 @@ def test_weights_are_read_in_order(tmp_path):
     other.load_imagenet(tmp_path / "w.npz")
     for name, value in other.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
+
+
+def test_a_dilated_network_on_more_channels_takes_them(tmp_path):
+    source = MobileNetV2()
+    save(tmp_path / "w.npz", source)
+    encoder = DeepLab(DeepLabConfig(backbone="mobilenet_v2", encoder_stride=16)).encoder
+    encoder.load_imagenet(tmp_path / "w.npz")
+    for name, value in encoder.backbone.state_dict().items():
+        expected = source.state_dict()[name]
+        assert torch.equal(value[:, :3] if name == "stem.weight" else value, expected), name
+    assert not encoder.backbone.stem.weight[:, 3:].any(), "the click maps' begin at 0"
 
 
 def test_bad_files_are_named(tmp_path):

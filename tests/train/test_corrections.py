@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from trtseg import bundle as bundles
 from trtseg.errors import CheckpointError, TrtsegError
-from trtseg.nn.bundle_weights import bundle_weights
-from trtseg.nn.deeplab import DeepLab, DeepLabConfig, load_deeplab
+from trtseg.nn.deeplab import DeepLabConfig, load_deeplab
 from trtseg.train.corrections import CorrectionsTask, read_corrections_config
 from trtseg.train.parallel import Parallel
 from trtseg.train.trainer import Trainer
@@ -153,26 +151,6 @@ def test_another_kind_of_checkpoint_is_refused(config, tmp_path):
         other.resume()
     with pytest.raises(CheckpointError):
         load_deeplab(tmp_path / "nothing")
-
-
-def test_the_backbone_of_a_bundle_with_its_encoder_is_taken(config, tmp_path):
-    if bundles.read("lite").manifest.raw["network"]["encoder"] != "mobilenet_v2":
-        pytest.skip("the model that ships has another encoder")
-    task = CorrectionsTask(config(initial_weights="bundle:lite"))
-    _, state = bundle_weights(bundles.read("lite"))
-    backbone = task.network.encoder.backbone.state_dict()
-    for name, value in backbone.items():
-        expected = state[f"encoder.backbone.{name}"]
-        assert torch.equal(value[:, :3] if name == "stem.weight" else value, expected), name
-    assert not backbone["stem.weight"][:, 3:].any()
-
-
-def test_a_bundle_without_that_encoder_is_refused():
-    encoder = DeepLab(small()).encoder
-    with pytest.raises(CheckpointError, match=r"somewhere: holds no MobileNetV2"):
-        encoder.load_backbone({"stem.weight": torch.zeros(32, 3, 3, 3)}, "somewhere")
-    with pytest.raises(CheckpointError, match=r"somewhere: holds no MobileNetV2"):
-        encoder.load_backbone({}, "somewhere")
 
 
 def test_the_pretrained_layers_learn_at_their_own_rate(config, tmp_path):

@@ -120,24 +120,8 @@ class DilatedMobileNetV2(nn.Module):
         """
         plain = MobileNetV2()
         plain.load_imagenet(path)
-        self.load_backbone(plain.state_dict(), path)
-
-    def load_backbone(self, state: dict[str, Tensor], source: str | Path) -> None:
-        """Weights of a `MobileNetV2` on three channels; the click maps' weights begin at 0.
-
-        Args:
-            state: its state dict.
-            source: where they are from, for the error.
-
-        Raises:
-            CheckpointError: a layer is missing, or has another shape.
-        """
         channels = self.backbone.stem.in_channels
-        try:
-            self.backbone.load_state_dict(widened(state, "stem.weight", channels))
-        except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{source}: holds no MobileNetV2: {reason}") from None
+        self.backbone.load_state_dict(widened(plain.state_dict(), "stem.weight", channels))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(features at stride 4, features at the output stride)."""

@@ -13,14 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from trtseg import bundle as bundles
-from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
 from trtseg.nn.losses import jaccard_losses
 from trtseg.nn.precision import autocast
 from trtseg.parse import build, read_json
 from trtseg.train.clicks import correction_click
-from trtseg.train.config import BUNDLE_PREFIX
 from trtseg.train.data import Batch, CropConfig, Crops, StepSampler, collate
 from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.parallel import Parallel, ignore_interruption
@@ -55,8 +52,7 @@ class CorrectionsConfig:
             the paper.
         batch: crops per step.
         crop, clicks: how samples are drawn.
-        initial_weights: of the MobileNetV2 backbone: ImageNet's (a path), or "bundle:" and the
-            name or path of a bundle with that encoder; None begins at random.
+        initial_weights: the path of ImageNet's for the MobileNetV2 backbone; None begins at random.
         freeze_norm: keep the statistics of batch normalisation, which a batch of 2 is too small
             for; only of use with weights that were trained before.
         bf16: run the network in bfloat16.
@@ -257,19 +253,9 @@ def _initialise(network: DeepLab, source: str) -> None:
     """Load the backbone; see `CorrectionsConfig.initial_weights`.
 
     Raises:
-        BundleError, CheckpointError: the source is missing, damaged or of another network.
+        CheckpointError: the source is missing, damaged or of another network.
         ValueError: there are no weights for this backbone.
     """
     if not isinstance(network.encoder, DilatedMobileNetV2):
         raise ValueError("initial_weights: there are only some for mobilenet_v2")
-    if not source.startswith(BUNDLE_PREFIX):
-        network.encoder.load_imagenet(source)
-        return
-    _, state = bundle_weights(bundles.read(source.removeprefix(BUNDLE_PREFIX)))
-    prefix = "encoder.backbone."
-    backbone = {
-        name.removeprefix(prefix): value
-        for name, value in state.items()
-        if name.startswith(prefix)
-    }
-    network.encoder.load_backbone(backbone, source)
+    network.encoder.load_imagenet(source)
