@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 from trtseg import bundle as bundles
@@ -31,7 +30,7 @@ def _label(bounds: SizeRange) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("bundles", nargs="+", help="a model, a path, random:lite or random:full")
+    parser.add_argument("bundles", nargs="+", help="a model, a path, or random:full")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tensorrt = load_tensorrt("rtx")
@@ -86,12 +85,11 @@ def main() -> None:
 
 def read(name: str) -> Bundle:
     """A bundle, or one with random weights (which needs torch)."""
-    if not name.startswith("random:"):
+    if name != "random:full":
         return bundles.read(name)
-    from trtseg.export.random import write_random
+    from trtseg.export.random import random_full
 
-    with tempfile.TemporaryDirectory() as folder:
-        return bundles.read(write_random(name.removeprefix("random:"), Path(folder) / "bundle"))
+    return random_full()
 
 
 if __name__ == "__main__":

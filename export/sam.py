@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.bundle import Bundle
+from trtseg.errors import BundleError
 from trtseg.export.graphs import store_weights_in_half, traced
 from trtseg.nn.bundle_weights import load_network
-from trtseg.nn.guidance import NEGATIVE, PADDING, POSITIVE, guidance_maps
+from trtseg.nn.guidance import PADDING, guidance_maps
 from trtseg.nn.manifest import MULTIPLE_PX
 from trtseg.nn.network import LatentDiversity
+from trtseg.runtime.region import REACH
 from trtseg.sam.predictor import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, MULTIMASKS, TOP_LEFT
 from trtseg.sam.transforms import IMAGE_PX, MASK_PX
 
@@ -170,13 +172,16 @@ class _Decoder(nn.Module):
         grid = image_embeddings.shape[2] * finer, image_embeddings.shape[3] * finer
         frame = torch.floor(orig_im_size * (IMAGE_PX / orig_im_size.max()) + 0.5)
         points = point_coords.flip(2) * (orig_im_size / frame)  # (y, x) in image pixels
-        clicks = self._clicks(points, point_labels, orig_im_size)
-        position = [
-            # pixel centres on pixel centres, in working pixels
-            (clicks[..., axis] + 0.5) / orig_im_size[axis] * (grid[axis] * config.base_stride) - 0.5
-            for axis in (0, 1)
+        # in cells: of the image's length, from its border
+        cells = [
+            (points[..., axis] + 0.5) / orig_im_size[axis] * grid[axis] for axis in (0, 1)
         ]
-        clicks = torch.stack([*position, clicks[..., 2]], dim=2)
+        is_click = (point_labels == FOREGROUND) | (point_labels == BACKGROUND)
+        labels = torch.where(is_click, point_labels, torch.full_like(point_labels, PADDING))
+        # pixel centres on pixel centres, in working pixels
+        position = [each * config.base_stride - 0.5 for each in cells]
+        clicks = torch.stack([*position, labels], dim=2)
+        region = _region_map(torch.stack(cells, dim=2) - 0.5, point_labels, grid)
         to_grid, to_mask = [], []
         for axis in (0, 1):
             cells, side = grid[axis], frame[axis]
@@ -186,7 +191,7 @@ class _Decoder(nn.Module):
             to_mask.append(_interpolation(at, cells))
         carried = to_grid[0] @ mask_input[:, 0] @ to_grid[1].T
         previous = torch.sigmoid(carried + self.offset) * has_mask_input
-        guidance = guidance_maps(clicks, grid, config, previous)
+        guidance = guidance_maps(clicks, grid, config, previous, region)
         masks, features = self.network.masks(base, guidance)
         scores = self.network.scores(masks, guidance, features, image)
         order = scores[0].topk(self.count).indices
@@ -194,28 +199,32 @@ class _Decoder(nn.Module):
         logits = torch.logit(best, SMALLEST) - self.offset
         return best, scores[:, order], to_mask[0] @ logits @ to_mask[1].T
 
-    @staticmethod
-    def _clicks(points: Tensor, labels: Tensor, size: Tensor) -> Tensor:
-        """[1, P, 3] (y, x, label) in image pixels: the box as clicks, then the points."""
 
-        def corner(kind: int) -> tuple[Tensor, Tensor]:
-            chosen = (labels == kind).float()
-            total = (points * chosen[..., None]).sum(1, keepdim=True)
-            there = chosen.sum(1, keepdim=True)
-            inside = total.clamp(min=0).minimum(size - 1)
-            return inside, (there > 0).float()
+def _region_map(points: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`trtseg.runtime.region.region_map` of a box, [1, H, W]; zeros without one.
 
-        (low, has_low), (high, has_high) = corner(TOP_LEFT), corner(BOTTOM_RIGHT)
-        has_box = has_low * has_high
-        centre = (low + high) / 2
-        mixed = torch.stack([low[..., 0], high[..., 1]], dim=2)
-        crossed = torch.stack([high[..., 0], low[..., 1]], dim=2)
-        kinds = torch.tensor([[POSITIVE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]])
-        kinds = kinds * has_box + PADDING * (1 - has_box)
-        counts = (labels == FOREGROUND) | (labels == BACKGROUND)
-        own = torch.where(counts, labels, torch.full_like(labels, PADDING))
-        positions = torch.cat([centre, low, mixed, crossed, high, points], dim=1)
-        return torch.cat([positions, torch.cat([kinds, own], dim=1)[..., None]], dim=2)
+    Args:
+        points: [1, P, 2], (y, x) in cells.
+        labels: [1, P]; two of them say which points are the box's corners.
+        grid: (height, width).
+    """
+    corners = [(labels == kind).float() for kind in (TOP_LEFT, BOTTOM_RIGHT)]
+    low, high = ((points * each[..., None]).sum((0, 1)) for each in corners)
+    there = corners[0].amax() * corners[1].amax()
+    beyond, depths = [], []
+    for axis in (0, 1):
+        first, last = torch.floor(low[axis] + 0.5), torch.floor(high[axis] + 0.5)
+        at = torch.arange(grid[axis])
+        beyond.append(torch.maximum(first - at, at - last).clamp(min=0))
+        # no boundary where the box reaches the border: nothing lies beyond
+        far = torch.full_like(first, 2 * REACH)
+        before = torch.where(first > 0, at - first + 1, far)
+        after = torch.where(last < grid[axis] - 1, last - at + 1, far)
+        depths.append(torch.minimum(before, after))
+    away = (beyond[0].square()[:, None] + beyond[1].square()).sqrt()
+    depth = torch.minimum(depths[0][:, None], depths[1])
+    signed = torch.where(away > 0, 0.5 - away, depth - 0.5)
+    return (signed / REACH).clamp(-1, 1)[None] * there
 
 
 def _interpolation(positions: Tensor, cells: int) -> Tensor:
@@ -238,9 +247,14 @@ def sam_graphs(bundle: Bundle) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     first. It answers all clicks in one pass: give the mask of the clicks before with a new one.
 
     Raises:
-        BundleError: the bundle holds no network of this package.
+        BundleError: the bundle holds no network of this package, or one that takes no boxes.
     """
     network = load_network(bundle)
+    if not network.config.region:
+        raise BundleError(
+            f"{bundle.name}: expected a model that takes boxes, as Segment Anything does "
+            '("region" in its network\'s configuration), got one that does not'
+        )
     packing, manifest = Packing(network), bundle.manifest
     # ONNX keeps none of the bounds: a side of one cell works, too
     rows, columns = torch.export.Dim("rows", min=2), torch.export.Dim("columns", min=2)

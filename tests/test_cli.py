@@ -27,7 +27,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     y, x = np.mgrid[:120, :160]
     image = np.stack([np.sin(x / 17 + k) + np.cos(y / 23 - k) for k in range(3)], -1) * 60 + 128
     cv2.imwrite("photo.png", image.astype(np.uint8))
-    write_tiny(tmp_path / "tiny")
+    write_tiny(tmp_path / "tiny", region=True)
     return tmp_path
 
 
@@ -366,7 +366,6 @@ def test_a_box_a_mask_and_another_hypothesis(
 ) -> None:
     from trtseg import Segmenter
     from trtseg.runtime.image import load_image
-    from trtseg.sam.predictor import add_box
 
     assert segment("--box", "30,20,130,100", "--select", "1") == 0
     assert "box 30,20,130,100:" in capsys.readouterr().err
@@ -374,7 +373,7 @@ def test_a_box_a_mask_and_another_hypothesis(
     picture = load_image("photo.png")
     encoded = segmenter.encode(picture.pixels, picture.image_format)
     session = segmenter.session(encoded)
-    add_box(session, 30, 20, 130, 100)
+    session.add_box(30, 20, 130, 100)
     by_box = session.select(1).mask
     np.testing.assert_array_equal(cv2.imread("photo-mask.png", cv2.IMREAD_UNCHANGED), by_box)
     assert segment("--mask", "photo-mask.png", "--background", "80,60", "-o", "less.png") == 0

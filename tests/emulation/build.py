@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from trtseg.file_lock import locked
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "emulation"
@@ -159,16 +161,18 @@ def build(
             unit.unlink()
         return partial.replace(target)
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        objects = list(pool.map(compile_one, [HERE / "scheduler.cpp", *sources]))
-    key = hashlib.sha256("\0".join(map(str, objects)).encode())
-    target = base / key.hexdigest()[:16] / f"{name}.so"
-    if not target.exists():
-        target.parent.mkdir(exist_ok=True)
-        link = [flag for flag in flags if flag.startswith("-f")]
-        partial = _unfinished(target)
-        _run([cxx, "-shared", *link, *map(str, objects), "-o", str(partial)])
-        partial.replace(target)
+    # of the processes that want the same library one compiles it, and the others find it
+    with locked(base / f"{name}-{shared.hexdigest()[:16]}.lock"):
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            objects = list(pool.map(compile_one, [HERE / "scheduler.cpp", *sources]))
+        key = hashlib.sha256("\0".join(map(str, objects)).encode())
+        target = base / key.hexdigest()[:16] / f"{name}.so"
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            link = [flag for flag in flags if flag.startswith("-f")]
+            partial = _unfinished(target)
+            _run([cxx, "-shared", *link, *map(str, objects), "-o", str(partial)])
+            partial.replace(target)
     return target
 
 

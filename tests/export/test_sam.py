@@ -12,17 +12,14 @@ import torch
 
 from trtseg import Segmenter, bundle, cli
 from trtseg.export.bundle import export_bundle
-from trtseg.nn.config import NetworkConfig, lite_config
+from trtseg.nn.config import NetworkConfig
 from trtseg.nn.network import LatentDiversity
 
 SMALL = {"width": 8, "dilations": (1, 2, 1), "select_width": 8, "select_dilations": (1, 1),
          "working_long_side_px": 128}  # fmt: skip
-VARIANTS = {
-    "lite": lite_config(**SMALL),
-    # clicks as points, g reads the image, everything at full resolution
-    "paper": NetworkConfig(**SMALL, encoder="none", previous_mask=True),
-}
-CLICKS = np.array([[80.0, 60, 1], [20, 20, 0], [110, 70, 1]], np.float32)
+# clicks as points, g reads the image, everything at full resolution
+PAPER = NetworkConfig(**SMALL, encoder="none", previous_mask=True, region=True)
+CLICKS = np.array([[0.62, 0.47, 1], [0.16, 0.16, 0], [0.86, 0.55, 1]])  # of the longer side
 
 
 class Graphs:
@@ -61,24 +58,33 @@ class Graphs:
         )
 
 
-@pytest.fixture(scope="module", params=sorted(VARIANTS))
+@pytest.fixture(scope="module", params=["lite", "paper"])
 def exported(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Graphs]:
     folder = tmp_path_factory.mktemp("sam")
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    network = LatentDiversity(VARIANTS[request.param]).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 1:
-                parameter.normal_(std=0.1)  # equal tensors would be stored once
-    export_bundle(network, folder / "small", name="small", fp16=False)
-    assert cli.main(["export-sam", str(folder / "small"), str(folder / "out")]) == 0
-    return Segmenter.load(folder / "small", threads=1), Graphs(folder / "out")
+    name = request.param
+    if name == "paper":
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        network = LatentDiversity(PAPER).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.ndim == 1:
+                    parameter.normal_(std=0.1)  # equal tensors would be stored once
+        name = str(folder / "small")
+        export_bundle(network, name, name="small", fp16=False)
+    assert cli.main(["export-sam", name, str(folder / "out")]) == 0
+    return Segmenter.load(name, threads=1), Graphs(folder / "out")
 
 
 def picture(height: int, width: int) -> np.ndarray:
     small = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def working_picture(segmenter: Segmenter) -> tuple[np.ndarray, int]:
+    """An image of the working size, so that nothing is resized, and its longer side."""
+    long_side = segmenter.bundle.manifest.long_side_px
+    return picture(long_side * 3 // 4, long_side), long_side
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -87,15 +93,17 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 def test_the_graphs_answer_as_a_session_does(exported) -> None:
     segmenter, graphs = exported
-    image = picture(96, 128)  # the working size: nothing is resized
+    image, long_side = working_picture(segmenter)
+    size = image.shape[:2]
+    clicks = CLICKS * [long_side, long_side, 1]
     session = segmenter.session(segmenter.encode(image), focus=None)
     embedding = graphs.encode(image)
     mask = None
     for count in (1, 2, 3):
-        x, y, label = CLICKS[count - 1]
+        x, y, label = clicks[count - 1]
         p = session.add_click(x, y, bool(label))
-        masks, scores, low = graphs.decode(embedding, (96, 128), CLICKS[:count], mask)
-        assert masks.shape == (1, 3, 96, 128)
+        masks, scores, low = graphs.decode(embedding, size, clicks[:count], mask)
+        assert masks.shape == (1, 3, *size)
         assert low.shape == (1, 3, 256, 256)
         # the same sums in another order; from the second click on, the mask of before has been
         # through the frame of 256 cells, as logits
@@ -103,7 +111,7 @@ def test_the_graphs_answer_as_a_session_does(exported) -> None:
         best = np.argsort(-p.scores, kind="stable")[:3]
         np.testing.assert_allclose(scores[0], p.scores[best], atol=tolerance)
         difference = np.abs(sigmoid(masks[0, 0]) - p.probability)
-        # a session also corrects the few cells that an untrained network answers wrongly
+        # a session also corrects the few cells that a network answers wrongly
         assert np.median(difference) < tolerance
         mask = low[:, :1]
 
@@ -125,15 +133,32 @@ def test_images_of_any_size(exported, size: tuple[int, int]) -> None:
     assert ((seen > 0) == (masks[0, 0] > 0)).mean() > 0.95
 
 
-def test_a_box_is_its_clicks(exported) -> None:
-    _, graphs = exported
-    embedding = graphs.encode(picture(96, 128))
-    box = np.array([[30, 20, 2], [200, 80, 3]])  # beyond the image: taken back to its border
-    clicks = np.array([[78.5, 50, 1], [30, 20, 0], [127, 20, 0], [30, 80, 0], [127, 80, 0]])
-    by_box = graphs.decode(embedding, (96, 128), box)
-    by_clicks = graphs.decode(embedding, (96, 128), clicks)
-    for ours, theirs in zip(by_box, by_clicks, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+@pytest.mark.parametrize(
+    "box", [(0.2, 0.16, 0.7, 0.55), (0.5, 0.4, 4, 0.55), (-0.1, -0.1, 8, 8)], ids=str
+)
+def test_a_box_is_heard_as_a_session_hears_it(exported, box: tuple[float, ...]) -> None:
+    segmenter, graphs = exported
+    image, long_side = working_picture(segmenter)
+    size = image.shape[:2]
+    session = segmenter.session(segmenter.encode(image), focus=None)
+    embedding = graphs.encode(image)
+    x0, y0, x1, y1 = np.multiply(box, long_side)
+    p = session.add_box(x0, y0, x1, y1)
+    for corners in ([[x0, y0, 2], [x1, y1, 3]], [[x1, y1, 3], [x0, y0, 2]]):
+        masks, scores, _ = graphs.decode(embedding, size, np.array(corners))
+        np.testing.assert_allclose(scores[0], np.sort(p.scores)[::-1][:3], atol=1e-4)
+        assert np.median(np.abs(sigmoid(masks[0, 0]) - p.probability)) < 1e-4
+    click = [long_side * 0.5, long_side * 0.3, 1]
+    alone = graphs.decode(embedding, size, np.array([[x0, y0, 2], click]))
+    for ours, theirs in zip(alone, graphs.decode(embedding, size, np.array([click])), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # one corner is no box
+
+
+def test_a_model_that_takes_no_boxes_is_refused(tmp_path: Path, capsys) -> None:
+    network = LatentDiversity(NetworkConfig(**SMALL, encoder="none"))
+    export_bundle(network, tmp_path / "small", name="small", fp16=False)
+    assert cli.main(["export-sam", str(tmp_path / "small"), str(tmp_path / "out")]) == 2
+    assert "expected a model that takes boxes" in capsys.readouterr().err
 
 
 def test_the_command_tells_what_it_wrote(

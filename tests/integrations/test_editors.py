@@ -37,7 +37,7 @@ def editor_client(client, monkeypatch):  # noqa: F811
 
 def wanted(workspace) -> np.ndarray:  # noqa: F811
     session = workspace.segmenter.session(workspace.segmenter.encode(picture()))
-    return apply(workspace.segmenter, session, Box(30, 25, 110, 90)).mask
+    return apply(session, Box(30, 25, 110, 90)).mask
 
 
 def as_mask(data: bytes) -> np.ndarray:

@@ -26,7 +26,7 @@ def widget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from trtseg import Segmenter
 
     application = QApplication.instance() or QApplication([])
-    write_tiny(tmp_path / "tiny")
+    write_tiny(tmp_path / "tiny", region=True)
     viewer = ViewerModel()
     y, x = np.mgrid[:120, :160]
     waves = [np.sin(x / 17 + k) + np.cos(y / 23 - k) for k in range(3)]
@@ -64,7 +64,7 @@ def test_points_rectangles_candidates_and_undo(widget) -> None:
     widget.candidate.setValue(other + 1)
     np.testing.assert_array_equal(masks(widget), session.select(other).mask)
     layers["box"].add_rectangles([[30, 30], [90, 110]])
-    boxed = apply(widget._segmenter, session, Box(30, 30, 110, 90))
+    boxed = apply(session, Box(30, 30, 110, 90))
     np.testing.assert_array_equal(masks(widget), boxed.mask)
     for _ in range(3):
         widget.undo.click()

@@ -12,7 +12,7 @@ from trtseg.sam import Sam, build_sam
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of four hypotheses with random weights, whose masks follow the clicks."""
-    return write_tiny(tmp_path_factory.mktemp("bundles") / "tiny", candidates=4)
+    return write_tiny(tmp_path_factory.mktemp("bundles") / "tiny", candidates=4, region=True)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def png(pixels: np.ndarray) -> bytes:
 @pytest.fixture(scope="session")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
     path = tmp_path_factory.mktemp("model") / "tiny"
-    write_tiny(path)
+    write_tiny(path, region=True)
     return Segmenter.load(path, threads=1)
 
 

@@ -152,7 +152,7 @@ def test_box_brush_and_lasso(page: Page, workspace: Workspace) -> None:
     assert [prompt.positive for prompt in found[1:3]] == [True, False]
     assert (found[0].x0, found[0].y1) == pytest.approx((30, 90), abs=0.5)
     for prompt in found:
-        p = prompts.apply(workspace.segmenter, session, prompt)
+        p = prompts.apply(session, prompt)
     np.testing.assert_array_equal(shown_mask(page) * 255, p.mask)
 
 
@@ -161,7 +161,7 @@ def test_exports_equal_the_python_api(page: Page, workspace: Workspace) -> None:
     page.click(20, 20, button="right")
     session = session_of(workspace)
     for prompt in said(page):
-        p = prompts.apply(workspace.segmenter, session, prompt)
+        p = prompts.apply(session, prompt)
     mask = np.frombuffer(exported(page, "Mask"), np.uint8)
     np.testing.assert_array_equal(cv2.imdecode(mask, cv2.IMREAD_UNCHANGED), p.mask)
     cutout = np.frombuffer(exported(page, "Cutout"), np.uint8)
@@ -250,7 +250,7 @@ def test_two_pages_do_not_mix(browser, page: Page, running: Running, workspace: 
     for one, image in ((page, picture()), (other, picture(3))):
         session = session_of(workspace, image)
         for prompt in said(one):
-            p = prompts.apply(workspace.segmenter, session, prompt)
+            p = prompts.apply(session, prompt)
         np.testing.assert_array_equal(shown_mask(one) * 255, p.mask)
     tab.close()
 

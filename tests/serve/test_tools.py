@@ -36,7 +36,7 @@ def recorded(name: str) -> Any:
 def expected(workspace: Workspace, *said: Any) -> Any:
     session = workspace.segmenter.session(workspace.segmenter.encode(picture()))
     for prompt in said:
-        prediction = apply(workspace.segmenter, session, prompt)
+        prediction = apply(session, prompt)
     return prediction
 
 

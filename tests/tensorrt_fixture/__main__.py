@@ -1,6 +1,6 @@
 """Run a command with the real TensorRT-for-RTX builder behind `tensorrt_rtx`, without a GPU.
 
-PYTHONPATH=tests python -m tensorrt_fixture python benchmarks/engine_builds.py random:lite
+PYTHONPATH=tests python -m tensorrt_fixture python benchmarks/engine_builds.py lite
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bundle",
         nargs="?",
-        help="a shipped model, the path of a bundle, or random:lite, random:full (random weights, "
-        "full is the paper's network on VGG-19; needs torch)",
+        help="a shipped model, the path of a bundle, or random:full (the paper's network on VGG-19 "
+        "with random weights; needs torch)",
     )
     parser.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt", "torch"),
                         default="onnxruntime")  # fmt: skip
@@ -283,13 +283,12 @@ def _layers(
 
 
 def _bundle(name: str) -> Bundle:
-    if not name.startswith("random:"):
+    if name != "random:full":
         return bundles.read(name)
-    from trtseg.export.random import write_random
+    from trtseg.export.random import random_full
 
-    with tempfile.TemporaryDirectory() as folder:
-        print(f"exporting {name} ...", file=sys.stderr)
-        return bundles.read(write_random(name.removeprefix("random:"), Path(folder) / "bundle"))
+    print(f"exporting {name} ...", file=sys.stderr)
+    return random_full()
 
 
 def _engines(bundle: Bundle, args: argparse.Namespace, cuda_graphs: bool) -> Engines:

@@ -24,7 +24,6 @@ from trtseg.runtime.image import Picture
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
 from trtseg.runtime.session.prediction import Prediction
-from trtseg.sam.predictor import add_box
 
 EXAMPLES = """\
 examples:
@@ -192,8 +191,7 @@ def _answer(
         prediction = session.set_mask(given)
     for option, numbers in args.prompts:
         if option == "--box":
-            add_box(session, *numbers)
-            prediction = session.prediction
+            prediction = session.add_box(*numbers)
         elif option == "--stroke":
             prediction = session.add_stroke(_points(numbers))
         else:

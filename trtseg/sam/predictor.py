@@ -326,18 +326,7 @@ def _add(session: Session, prompt: Prompt) -> None:
         x, y, label = prompt
         session.add_click(x, y, label == FOREGROUND)
     else:
-        add_box(session, *prompt)
-
-
-def add_box(session: Session, x0: float, y0: float, x1: float, y1: float) -> None:
-    """Give a session a box: a click on its centre, and one beside each corner's object."""
-    height, width = session.encoded.image_size
-    x0, x1 = np.clip((x0, x1), 0, width - 1).tolist()
-    y0, y1 = np.clip((y0, y1), 0, height - 1).tolist()
-    session.add_click((x0 + x1) / 2, (y0 + y1) / 2)
-    for y in (y0, y1):
-        for x in (x0, x1):
-            session.add_click(x, y, positive=False)
+        session.add_box(*prompt)
 
 
 def _prompts(

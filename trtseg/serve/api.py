@@ -71,7 +71,11 @@ async def about(request: Request) -> Response:
             "model": workspace.segmenter.bundle.name,
             "runs_on": workspace.segmenter.engines.description,
             "candidates": workspace.segmenter.candidates,
-            "accepts_mask": workspace.segmenter.accepts("mask"),
+            "accepts": [
+                kind
+                for kind in ("click", "stroke", "box", "lasso", "mask")
+                if workspace.segmenter.accepts(kind)
+            ],
             "limits": vars(workspace.limits),
         }
     )

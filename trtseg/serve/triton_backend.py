@@ -57,7 +57,7 @@ class TritonPythonModel:
             if not isinstance(said, list):
                 raise ValueError("PROMPTS: expected a list")
             for value in said:
-                apply(self._segmenter, session, from_json(value))
+                apply(session, from_json(value))
             prediction = session.prediction
         except Exception as error:  # whatever it is, the server goes on
             return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))

@@ -335,7 +335,7 @@ class Workspace:
             opened.said = opened.said[:-1]
         prediction = opened.session.prediction
         for prompt in said[shared:]:
-            prediction = prompts.apply(self.segmenter, opened.session, prompt)
+            prediction = prompts.apply(opened.session, prompt)
             opened.said = (*opened.said, prompt)
         return prediction
 

@@ -123,7 +123,7 @@ class Clicks(QWidget):
 
     def _say(self, name: str, prompt: Click | Box) -> None:
         try:
-            prediction = apply(self._segmenter, self._session, prompt)
+            prediction = apply(self._session, prompt)
         except (ValueError, RuntimeError) as error:  # outside of the image: forget the point
             self.told.setText(str(error))
             self._quiet = True

@@ -252,6 +252,7 @@ async function start() {
   if (!token) return;
   const about = await ask("GET", "/api/about");
   $("model").textContent = `${about.model} · ${about.runs_on}`;
+  for (const kind of ["box", "lasso"]) document.querySelector(`[data-tool=${kind}]`).hidden = !about.accepts.includes(kind);
   await editor.listPhotos();
   const wanted = parameters.get("photo") ?? editor.photos[0]?.id;
   if (wanted) await page.open(wanted);
