@@ -210,7 +210,7 @@ def _region_map(points: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor
     """
     corners = [(labels == kind).float() for kind in (TOP_LEFT, BOTTOM_RIGHT)]
     low, high = ((points * each[..., None]).sum((0, 1)) for each in corners)
-    there = corners[0].amax() * corners[1].amax()
+    there = corners[0].max() * corners[1].max()
     beyond, depths = [], []
     for axis in (0, 1):
         first, last = torch.floor(low[axis] + 0.5), torch.floor(high[axis] + 0.5)

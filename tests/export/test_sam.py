@@ -83,8 +83,9 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def working_picture(segmenter: Segmenter) -> tuple[np.ndarray, int]:
     """An image of the working size, so that nothing is resized, and its longer side."""
-    long_side = segmenter.bundle.manifest.long_side_px
-    return picture(long_side * 3 // 4, long_side), long_side
+    manifest = segmenter.bundle.manifest
+    height = manifest.long_side_px * 3 // 4 // manifest.multiple_px * manifest.multiple_px
+    return picture(height, manifest.long_side_px), manifest.long_side_px
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
