@@ -173,15 +173,15 @@ class _Decoder(nn.Module):
         frame = torch.floor(orig_im_size * (IMAGE_PX / orig_im_size.max()) + 0.5)
         points = point_coords.flip(2) * (orig_im_size / frame)  # (y, x) in image pixels
         # in cells: of the image's length, from its border
-        cells = [
+        in_cells = [
             (points[..., axis] + 0.5) / orig_im_size[axis] * grid[axis] for axis in (0, 1)
         ]
         is_click = (point_labels == FOREGROUND) | (point_labels == BACKGROUND)
         labels = torch.where(is_click, point_labels, torch.full_like(point_labels, PADDING))
         # pixel centres on pixel centres, in working pixels
-        position = [each * config.base_stride - 0.5 for each in cells]
+        position = [each * config.base_stride - 0.5 for each in in_cells]
         clicks = torch.stack([*position, labels], dim=2)
-        region = _region_map(torch.stack(cells, dim=2) - 0.5, point_labels, grid)
+        region = _region_map(torch.stack(in_cells, dim=2) - 0.5, point_labels, grid)
         to_grid, to_mask = [], []
         for axis in (0, 1):
             cells, side = grid[axis], frame[axis]

@@ -31,6 +31,7 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
     trt.calls = []  # (what, value), for tests to look at
     trt.fail_execution = False
     trt.fail_shapes = trt.fail_scratch = False
+    trt.timed_layers = ("conv + relu", "head")
 
     class ILogger:
         class Severity(enum.IntEnum):
@@ -311,6 +312,7 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             self.shapes: dict[str, tuple[int, ...]] = {}
             self.addresses: dict[str, int] = {}
             self.scratch = (0, 0)
+            self.profiler = None
 
         def set_optimization_profile_async(self, index: int, stream: int) -> bool:
             self.profile = self.engine.profiles[index]
@@ -358,6 +360,9 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
             assert self.scratch[1] >= self.update_device_memory_size_for_shapes()
             assert set(self.addresses) == set(self.engine.names)
             trt.calls.append(("run", (self, stream, self.scratch[0])))
+            if self.profiler is not None:
+                for name in trt.timed_layers:
+                    self.profiler.report_layer_time(name, 0.25)
             addresses, shapes, scratch = dict(self.addresses), dict(self.shapes), self.scratch
             session = self.engine.session  # what is queued, or recorded, keeps its weights
             fake_cupy.streams[stream].queue(
@@ -441,7 +446,7 @@ def make(version: str = "11.4.0", flavour: str = "tensorrt", *, own_graphs: bool
         Weights, Refitter,
     ):  # fmt: skip
         setattr(trt, item.__name__, item)
-    trt.IErrorRecorder = trt.IProgressMonitor = Empty
+    trt.IErrorRecorder = trt.IProgressMonitor = trt.IProfiler = Empty
     ILogger.__init__ = lambda self: None
     trt.float16, trt.float32 = DataType.HALF, DataType.FLOAT
     trt.nptype = dtypes.__getitem__

@@ -1,4 +1,4 @@
-"""Where a network's time goes, node by node, as ONNX Runtime profiles it."""
+"""Where a network's time goes, layer by layer, as ONNX Runtime and TensorRT tell it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
 from trtseg.runtime.engine import Engine
 
+if TYPE_CHECKING:
+    from trtseg.runtime.tensorrt.execution import TensorRTEngine
+
 WARM_UP = 3
 
 
-def profile_layers(
+def onnxruntime_layers(
     graph: bytes,
     engine: Engine,
     shapes: Mapping[str, tuple[int, ...]],
@@ -54,3 +57,35 @@ def profile_layers(
         if event.get("cat") == "Node" and name != event["name"]:
             times[name, event["args"]["op_name"]].append(event["dur"] / 1e3)
     return [(*node, median(values[WARM_UP:])) for node, values in times.items()]
+
+
+def tensorrt_layers(
+    engine: TensorRTEngine, shapes: Mapping[str, tuple[int, ...]], *, repeats: int
+) -> list[tuple[str, str, float]]:
+    """(layer, "", median milliseconds) in the order in which they run.
+
+    A layer is what TensorRT made of several nodes. Each is waited for: their sum is more than the
+    network takes at once.
+
+    Args:
+        engine: its inputs are zeros.
+        shapes: of the inputs.
+        repeats: profiled runs.
+
+    Raises:
+        EngineError: TensorRT cannot run, or tells no times.
+    """
+    memory = engine.memory
+    every = {**shapes, **engine.output_shapes(shapes)}
+    buffers = {
+        spec.name: spec.empty(memory, every[spec.name])
+        for spec in (*engine.inputs, *engine.outputs)
+    }
+    for spec in engine.inputs:
+        memory.copy(np.zeros(shapes[spec.name], spec.dtype), buffers[spec.name])
+    binding = engine.bind(buffers, memory.stream)
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(WARM_UP + repeats):
+        for layer, ms in binding.layer_times():
+            times[layer].append(ms)
+    return [(layer, "", median(values[WARM_UP:])) for layer, values in times.items()]

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from trtseg.atomic import write_atomically
 from trtseg.benchmark import peer as peer_script
 from trtseg.benchmark import report
 from trtseg.benchmark.floor import Speed, Work, count_work, measure_speed
-from trtseg.benchmark.layers import profile_layers
+from trtseg.benchmark.layers import onnxruntime_layers, tensorrt_layers
 from trtseg.benchmark.measure import (
     Spread,
     clicks_on,
@@ -42,6 +42,9 @@ from trtseg.runtime.engine import Engine, Engines
 from trtseg.runtime.image import LONGEST_SIDE_PX
 from trtseg.runtime.onnxruntime import PROVIDERS
 from trtseg.runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from trtseg.runtime.tensorrt.execution import TensorRTEngine
 
 EXAMPLES = """\
 examples:
@@ -83,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="also time MobileSAM on the same images and clicks: the interpreter "
                         "of an environment that has ultralytics")
     parser.add_argument("--layers", action="store_true",
-                        help="also time every layer (ONNX Runtime on the CPU)")
+                        help="also time every layer (ONNX Runtime on the CPU, or TensorRT)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--plot", type=Path, metavar="FILE",
                         help="draw it: PNG, SVG or PDF (needs matplotlib)")
@@ -103,8 +106,9 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         check_targets([args.plot], force=args.force, suffixes=PLOTS)
         require("matplotlib")
-    if args.layers and (args.backend != "onnxruntime" or args.device not in (None, "cpu")):
-        raise ValueError("--layers: expected --backend onnxruntime on the CPU")
+    on_cpu = args.backend == "onnxruntime" and args.device in (None, "cpu")
+    if args.layers and not on_cpu and args.backend != "tensorrt":
+        raise ValueError("--layers: expected --backend onnxruntime on the CPU, or tensorrt")
     result = measure(args)
     print(report.table(result))
     if args.json:
@@ -269,17 +273,20 @@ def _layers(
     segmenter: Segmenter, size: tuple[int, int], args: argparse.Namespace
 ) -> dict[str, list[list[Any]]]:
     """[node, operator, milliseconds] by stage."""
+
+    def rows(role: str, engine: Engine, shapes: dict[str, tuple[int, ...]]) -> Iterable[Any]:
+        if args.backend == "tensorrt":
+            return tensorrt_layers(cast("TensorRTEngine", engine), shapes, repeats=args.repeats)
+        return onnxruntime_layers(
+            segmenter.bundle.graph(role, args.precision or "fp32"), engine, shapes,
+            providers=[PROVIDERS["cpu"]], threads=args.threads or physical_cores(),
+            repeats=args.repeats,
+        )  # fmt: skip
+
     return {
-        stage: [
-            list(row)
-            for row in profile_layers(
-                segmenter.bundle.graph(role, args.precision or "fp32"), engine, shapes,
-                providers=[PROVIDERS["cpu"]], threads=args.threads or physical_cores(),
-                repeats=args.repeats,
-            )
-        ]
+        stage: [list(row) for row in rows(role, engine, shapes)]
         for stage, role, engine, shapes in _networks(segmenter, size)
-    }  # fmt: skip
+    }
 
 
 def _bundle(name: str) -> Bundle:

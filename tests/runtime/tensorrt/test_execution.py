@@ -18,6 +18,7 @@ from tensorrt_fixture import device, fake_cupy, fake_tensorrt, graphs
 from tiny_model import write_tiny
 
 from trtseg import bundle as bundles
+from trtseg.benchmark.layers import tensorrt_layers
 from trtseg.cli import main
 from trtseg.errors import BackendUnavailable, EngineError, OutOfMemory
 from trtseg.runtime import tensorrt
@@ -216,6 +217,16 @@ def test_shapes_and_scratch_that_cannot_be_told(trt, memory, tmp_path: Path) -> 
         bound(engine, (16, 12))
     trt.fail_shapes = False
     bound(engine, (12, 16))[0].run()
+
+
+def test_layers_are_timed_one_by_one(trt, memory, tmp_path: Path) -> None:
+    engine = small_engine(trt, memory, tmp_path)
+    shapes = {"x": (1, engine.inputs[0].shape[1], 12, 16)}
+    rows = tensorrt_layers(engine, shapes, repeats=2)
+    assert rows == [("conv + relu", "", 0.25), ("head", "", 0.25)]
+    trt.timed_layers = ()
+    with pytest.raises(EngineError, match="small: TensorRT tells no times of its layers"):
+        tensorrt_layers(engine, shapes, repeats=2)
 
 
 def test_a_recording_that_fails_leaves_plain_runs(trt, memory, tmp_path: Path) -> None:

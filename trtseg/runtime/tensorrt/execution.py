@@ -254,8 +254,37 @@ class TensorRTBinding:
         if not queued:
             raise EngineError(f"{self._engine.name}: TensorRT cannot run: {messages.summary()}")
 
+    def layer_times(self) -> list[tuple[str, float]]:
+        """Run once, layer by layer; (name, milliseconds) of each, in the order in which they ran.
+
+        Raises:
+            EngineError: TensorRT cannot run, or tells no times (as where it captures a CUDA graph
+                by itself).
+        """
+        profiler = layer_clock(self._engine.tensorrt.module)
+        self._context.profiler = profiler
+        self.run()
+        self._lane.synchronize()
+        if not profiler.times:
+            raise EngineError(f"{self._engine.name}: TensorRT tells no times of its layers")
+        return profiler.times
+
     def graph_key(self) -> Hashable | None:
         """See `Binding`."""
         if captures_itself(self._engine.tensorrt):
             return None
         return self._lane.scratch_address, self._engine.generation
+
+
+def layer_clock(trt: Any) -> Any:
+    """A profiler that keeps what TensorRT reports in `times`."""
+
+    class LayerClock(trt.IProfiler):
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.times: list[tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.times.append((layer_name, ms))
+
+    return LayerClock()
