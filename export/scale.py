@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import torch
 
+from trtseg.nn.backbones.vgg import VGG
 from trtseg.nn.network import Encoder, LatentDiversity, normalisation
-from trtseg.nn.vgg import VGG
 
 FACTOR = 1 / 255
 # FP16 ends at 65,504: room for images with larger features than the one that is tried

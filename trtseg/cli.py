@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from trtseg import __version__
-from trtseg.commands.arguments import Parser
-from trtseg.commands.extras import EXTRAS
+from trtseg.commands.options.arguments import Parser
+from trtseg.commands.options.extras import EXTRAS
 from trtseg.errors import EngineError, TrtsegError
 
 # name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)

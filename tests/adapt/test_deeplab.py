@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from trtseg.nn.backbones.mobilenet import MobileNetV2
+from trtseg.nn.backbones.xception import Xception65
 from trtseg.nn.deeplab import (
     DeepLab,
     DeepLabConfig,
     DilatedMobileNetV2,
     click_disks,
 )
-from trtseg.nn.mobilenet import MobileNetV2
-from trtseg.nn.xception import Xception65
 
 # output channels, stride, dilation of the three separable convolutions of every unit, at output
 # stride 8: (Chen et al. 2018, figure 4; entry flow, 16 times the middle flow, exit flow)

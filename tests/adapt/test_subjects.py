@@ -15,7 +15,7 @@ from trtseg import cli
 from trtseg.adapt.config import AdaptConfig
 from trtseg.adapt.importance import chosen_config, importance_path, save_importance
 from trtseg.commands import importance as importance_command
-from trtseg.commands.method import load_method
+from trtseg.commands.options.method import load_method
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.methods import load_segmenter
 from trtseg.evaluate.study import Paths, read_study

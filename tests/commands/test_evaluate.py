@@ -224,7 +224,7 @@ def test_workers_end_with_the_command(tmp_path, number):
 
 def test_evaluate_never_loads_torch_nor_the_optional_packages():
     code = (
-        "import sys, trtseg.commands.method, trtseg.evaluate.runner; "
+        "import sys, trtseg.commands.options.method, trtseg.evaluate.runner; "
         "names = {'torch', 'scipy', 'skimage', 'maxflow', 'matplotlib', 'pycocotools'}; "
         "print(sorted(names & sys.modules.keys()))"
     )

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from trtseg.errors import CheckpointError
+from trtseg.nn.backbones.mobilenet import TAP_CHANNELS, InvertedResidual, MobileNetV2
 from trtseg.nn.deeplab import DeepLab, DeepLabConfig
-from trtseg.nn.mobilenet import TAP_CHANNELS, InvertedResidual, MobileNetV2
 
 
 def test_taps():

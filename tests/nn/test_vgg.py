@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from trtseg.errors import BackendUnavailable, CheckpointError
-from trtseg.nn.vgg import CAFFE_MEAN_RGB, MEAN, SCALE, VGG
+from trtseg.nn.backbones.vgg import CAFFE_MEAN_RGB, MEAN, SCALE, VGG
 
 # torchvision's configurations "D" and "E", up to conv5_2
 _LAYERS = {

@@ -18,13 +18,13 @@ from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.nn.network import LatentDiversity
 from trtseg.train import clicks, data, prompts
 from trtseg.train.data import Batch, CropConfig, Crops, collate, place_crops
-from trtseg.train.device_clicks import (
+from trtseg.train.device.clicks import (
     correction_clicks,
     distance,
     initial_clicks,
     interior_distance,
 )
-from trtseg.train.device_data import (
+from trtseg.train.device.data import (
     DeviceImages,
     cut_images,
     cut_labels,
@@ -32,8 +32,8 @@ from trtseg.train.device_data import (
     jitter_colours,
     reduce_targets,
 )
-from trtseg.train.device_objective import DeviceObjective
-from trtseg.train.device_prompts import boxes, initial_prompts, loops, strokes
+from trtseg.train.device.objective import DeviceObjective
+from trtseg.train.device.prompts import boxes, initial_prompts, loops, strokes
 from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.latent_diversity import LatentDiversityTask
 from trtseg.train.objective import Objective
@@ -100,7 +100,7 @@ def test_distances_are_exact(size):
 def test_a_large_batch_is_cut_in_pieces(monkeypatch):
     masks = torch.rand(5, 9, 9, generator=generator()) < 0.2
     whole = distance(masks)
-    monkeypatch.setattr("trtseg.train.device_clicks._LARGEST_ELEMENTS", 2 * 9**3)
+    monkeypatch.setattr("trtseg.train.device.clicks._LARGEST_ELEMENTS", 2 * 9**3)
     assert torch.equal(distance(masks), whole)
 
 

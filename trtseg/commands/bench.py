@@ -33,8 +33,8 @@ from trtseg.benchmark.measure import (
     time_whole,
 )
 from trtseg.bundle import Bundle
-from trtseg.commands.arguments import integer, threads
-from trtseg.commands.extras import require
+from trtseg.commands.options.arguments import integer, threads
+from trtseg.commands.options.extras import require
 from trtseg.commands.output import check_targets
 from trtseg.errors import BackendUnavailable
 from trtseg.machine import describe, peak_memory_mib, physical_cores

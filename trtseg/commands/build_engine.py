@@ -8,8 +8,8 @@ import re
 import sys
 
 from trtseg import bundle as bundles
-from trtseg.commands.arguments import integer
 from trtseg.commands.build_progress import build_progress
+from trtseg.commands.options.arguments import integer
 from trtseg.errors import BackendUnavailable
 from trtseg.runtime.tensorrt.build_options import RTX_COMPUTE_CAPABILITIES, BuildOptions
 from trtseg.runtime.tensorrt.bundle_plans import SizeRange, obtain, requests

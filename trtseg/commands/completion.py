@@ -6,7 +6,7 @@ import argparse
 import importlib
 
 from trtseg import cli
-from trtseg.commands.extras import EXTRAS
+from trtseg.commands.options.extras import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
 EPILOG = """\

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from trtseg.commands.drawing import contact_sheet
-from trtseg.commands.model_options import add_model_options, load_segmenter
+from trtseg.commands.options.model import add_model_options, load_segmenter
 from trtseg.commands.output import EXACT_SUFFIXES, check_targets, write_images
 from trtseg.commands.photo import read_photo
 

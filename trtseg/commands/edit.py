@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtseg.atomic import read_file
-from trtseg.commands.model_options import add_model_options, load_segmenter
-from trtseg.commands.server_options import add_server_options, limits, state_folder
+from trtseg.commands.options.model import add_model_options, load_segmenter
+from trtseg.commands.options.server import add_server_options, limits, state_folder
 
 if TYPE_CHECKING:
     from trtseg.serve.workspace import Workspace

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtseg.commands.arguments import integer, threads
+from trtseg.commands.options.arguments import integer, threads
 
 if TYPE_CHECKING:
     from trtseg.evaluate.records import RunDirectory
@@ -134,7 +134,7 @@ def _termination_raised() -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from trtseg.commands.method import load_method
+    from trtseg.commands.options.method import load_method
     from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
     from trtseg.evaluate.curves import require_matplotlib
     from trtseg.evaluate.records import RunDirectory

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from trtseg.commands.arguments import integer
+from trtseg.commands.options.arguments import integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

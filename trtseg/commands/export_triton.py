@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from trtseg import bundle as bundles
-from trtseg.commands.arguments import integer
+from trtseg.commands.options.arguments import integer
 from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
 EXAMPLES = """\

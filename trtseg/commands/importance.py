@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtseg.commands.arguments import integer
+from trtseg.commands.options.arguments import integer
 
 if TYPE_CHECKING:
     from torch import Tensor

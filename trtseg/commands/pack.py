@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from trtseg.commands.arguments import integer, threads
+from trtseg.commands.options.arguments import integer, threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from trtseg import bundle as bundles
-from trtseg.commands.arguments import integer
 from trtseg.commands.drawing import contact_sheet, overlay
-from trtseg.commands.model_options import add_model_options, load_segmenter
+from trtseg.commands.options.arguments import integer
+from trtseg.commands.options.model import add_model_options, load_segmenter
 from trtseg.commands.output import EXACT_SUFFIXES, check_folder, check_targets, write_images
 from trtseg.commands.photo import read_photo
 from trtseg.errors import TrtsegError

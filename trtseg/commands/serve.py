@@ -7,8 +7,8 @@ import ipaddress
 import sys
 from typing import TYPE_CHECKING
 
-from trtseg.commands.model_options import add_model_options, load_segmenter
-from trtseg.commands.server_options import add_server_options, limits, state_folder
+from trtseg.commands.options.model import add_model_options, load_segmenter
+from trtseg.commands.options.server import add_server_options, limits, state_folder
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute

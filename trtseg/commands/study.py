@@ -86,7 +86,7 @@ def _read(name: str, files: dict[str, Path]) -> Study:
 
 
 def _run(args: argparse.Namespace, files: dict[str, Path]) -> int:
-    from trtseg.commands.method import load_method
+    from trtseg.commands.options.method import load_method
     from trtseg.evaluate.records import write_json
     from trtseg.evaluate.study import Paths, chosen, run_study
     from trtseg.evaluate.study_models import make_models

@@ -8,9 +8,9 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtseg.commands.arguments import integer
-from trtseg.commands.model_options import add_model_options, load_segmenter
-from trtseg.commands.server_options import add_server_options, limits
+from trtseg.commands.options.arguments import integer
+from trtseg.commands.options.model import add_model_options, load_segmenter
+from trtseg.commands.options.server import add_server_options, limits
 
 if TYPE_CHECKING:
     from trtseg.serve.workspace import Workspace

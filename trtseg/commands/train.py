@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trtseg.commands.arguments import integer, minutes, threads
+from trtseg.commands.options.arguments import integer, minutes, threads
 
 EXIT_INTERRUPTED = 130
 

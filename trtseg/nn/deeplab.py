@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.errors import CheckpointError
-from trtseg.nn import mobilenet
+from trtseg.nn.backbones import mobilenet
+from trtseg.nn.backbones.mobilenet import InvertedResidual, MobileNetV2
+from trtseg.nn.backbones.xception import SeparableConv, Xception65, widened
 from trtseg.nn.checkpoint import read_checkpoint
-from trtseg.nn.mobilenet import InvertedResidual, MobileNetV2
-from trtseg.nn.xception import SeparableConv, Xception65, widened
 from trtseg.parse import build
 
 BACKBONES = ("xception65", "mobilenet_v2")

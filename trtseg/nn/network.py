@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn import efficientnet_lite, mobilenet, vgg
+from trtseg.nn.backbones import efficientnet_lite, mobilenet, vgg
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.context import SLOPE, ContextNetwork
 from trtseg.nn.pyramid import Neck, PyramidNetwork

@@ -175,7 +175,7 @@ class TrainConfig:
         clip_norm: gradients are scaled down to this norm.
         ema: decay of the averaged weights that validation and export use; 0 uses the last.
         device_data: keep all images in the memory of the device that trains, and cut crops and
-            simulate clicks there, whole batches at a time (`trtseg.train.device_data`): for a GPU,
+            simulate clicks there, whole batches at a time (`trtseg.train.device.data`): for a GPU,
             which the processor could not keep busy.
         seed: of everything random.
     """

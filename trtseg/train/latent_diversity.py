@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from trtseg import bundle as bundles
+from trtseg.nn.backbones.efficientnet_lite import EfficientNetLite2
+from trtseg.nn.backbones.mobilenet import MobileNetV2
 from trtseg.nn.bundle_weights import bundle_weights
 from trtseg.nn.checkpoint import assign
 from trtseg.nn.checkpoint import weights as checkpoint_weights
-from trtseg.nn.efficientnet_lite import EfficientNetLite2
-from trtseg.nn.mobilenet import MobileNetV2
 from trtseg.nn.network import Encoder, LatentDiversity, normalisation
 from trtseg.train.config import BUNDLE_PREFIX, TrainConfig
 from trtseg.train.data import Batch, Crops, StepSampler, collate
-from trtseg.train.device_data import DeviceImages, device_batches
-from trtseg.train.device_objective import DeviceObjective
+from trtseg.train.device.data import DeviceImages, device_batches
+from trtseg.train.device.objective import DeviceObjective
 from trtseg.train.images import LabelledImages
 from trtseg.train.objective import Objective
 from trtseg.train.parallel import Parallel, ignore_interruption

@@ -6,8 +6,8 @@ import argparse
 import sys
 from time import perf_counter
 
-from trtseg.commands.arguments import threads
 from trtseg.commands.build_progress import build_progress
+from trtseg.commands.options.arguments import threads
 from trtseg.runtime.segmenter import BACKENDS, Segmenter
 
 

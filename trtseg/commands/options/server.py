@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtseg.commands.arguments import integer
+from trtseg.commands.options.arguments import integer
 
 if TYPE_CHECKING:
     from trtseg.serve.limits import Limits

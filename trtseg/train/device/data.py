@@ -22,8 +22,8 @@ from trtseg.errors import DatasetError
 from trtseg.evaluate.datasets import LabelledImage
 from trtseg.train.config import TrainConfig
 from trtseg.train.data import GREY, MIN_VISIBLE_PX, VOID, Batch, CropConfig, place_crops
-from trtseg.train.device_clicks import noise, uniform
-from trtseg.train.device_prompts import initial_prompts
+from trtseg.train.device.clicks import noise, uniform
+from trtseg.train.device.prompts import initial_prompts
 from trtseg.train.images import LabelledImages
 
 LABELS = 256

@@ -1,4 +1,4 @@
-"""`trtseg.train.prompts` for whole batches on a device; see `trtseg.train.device_clicks`.
+"""`trtseg.train.prompts` for whole batches on a device; see `trtseg.train.device.clicks`.
 
 Two things differ from there. A loop is the object grown by a distance, without the smoothing that
 a contour gets, and what it encloses along rows and columns is inside. And strokes are thinned by
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trtseg.runtime.region import REACH
-from trtseg.train.device_clicks import (
+from trtseg.train.device.clicks import (
     NONE,
     central_pixel,
     click_rows,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trtseg.errors import CheckpointError
-from trtseg.nn.mobilenet import InvertedResidualBackbone
+from trtseg.nn.backbones.mobilenet import InvertedResidualBackbone
 
 # expansion, output channels, repetitions, first stride, kernel side
 STAGES = (

@@ -1,0 +1,1 @@
+"""Image classifiers whose features the networks read."""
