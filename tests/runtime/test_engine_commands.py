@@ -80,11 +80,11 @@ def test_ahead_of_time_from_the_command_line(rtx, tiny, tmp_path: Path) -> None:
     assert {sidecar["key"]["flavour"] for sidecar in sidecars} == {"tensorrt_rtx"}
 
 
-@pytest.mark.parametrize("name", bundles.names() or [None])
-def test_the_shipped_models_ahead_of_time(rtx, name, tmp_path: Path) -> None:
-    if name is None:
-        pytest.skip("no bundle is shipped")
-    result = trtseg(rtx, "build-engine", name, *AHEAD, "--output", tmp_path / "engines")
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("name", bundles.names())
+def test_the_shipped_models_ahead_of_time(rtx, name, precision, tmp_path: Path) -> None:
+    options = "--precision", precision, "--output", tmp_path / "engines"
+    result = trtseg(rtx, "build-engine", name, *AHEAD, *options)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\tbuilt\t") == len(bundles.read(name).manifest.graphs)
 

@@ -6,7 +6,6 @@ import threading
 from dataclasses import replace
 from time import sleep
 
-import cv2
 import numpy as np
 import pytest
 
@@ -271,19 +270,6 @@ def test_a_mask_is_continued_from(workspace: Workspace) -> None:
 def test_what_are_no_runs_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="counts: expected"):
         from_rle((5, 7), text)
-
-
-def test_a_lasso_s_clicks_lie_inside() -> None:
-    from trtseg.serve.prompts import _clicks, _clipper
-
-    ring = [(50 + 40 * np.cos(a), 60 + 20 * np.sin(a)) for a in np.linspace(0, 6, 30)]
-    inside = _clicks(Lasso(tuple(ring)), _clipper((200, 200)))
-    assert 1 <= len(inside) <= 3
-    contour = np.float32(ring)[:, None]
-    assert all(positive for _, _, positive in inside)
-    assert all(cv2.pointPolygonTest(contour, (x, y), False) > 0 for x, y, _ in inside)
-    x, y, _ = _clicks(Lasso(((5, 5), (5, 5), (5, 5))), _clipper((9, 9)))[0]
-    assert (x, y) == pytest.approx((5, 5), abs=1)
 
 
 def test_answers_come_in_order_and_previews_only_between() -> None:

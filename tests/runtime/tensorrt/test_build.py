@@ -13,6 +13,7 @@ from tensorrt_fixture import RtxBuilder, Unavailable, graphs, prepare
 
 from trtseg import bundle as bundles
 from trtseg.benchmark.graphs import with_layers
+from trtseg.runtime.tensorrt.bundle_plans import coarser_inputs
 
 # Every child prints one JSON value: the engine's facts, or the error's type and message.
 CHILD = """
@@ -81,7 +82,18 @@ def test_every_layer_of_the_shipped_model_can_be_an_output(rtx, tmp_path) -> Non
     for role in model.manifest.graphs:
         path = tmp_path / f"{role}.onnx"
         path.write_bytes(model.graph(role, "fp16"))
-        result = build(rtx, "print(json.dumps(attempt(sys.argv[1], [DYNAMIC])))", path)
+        result = build(
+            rtx,
+            """
+            sizes = (32, 32), (320, 448), (448, 448)
+            stride, coarser = int(sys.argv[2]), json.loads(sys.argv[3])
+            bounds = [(height // stride, width // stride) for height, width in sizes]
+            print(json.dumps(attempt(sys.argv[1], [Profile(*bounds, coarser)])))
+            """,
+            path,
+            1 if role == "encoder" else model.manifest.base_stride,
+            json.dumps(coarser_inputs(model.manifest, role)),
+        )
         assert "error" not in result, result
 
 
@@ -374,33 +386,3 @@ def test_loading_a_plan_needs_a_gpu_and_a_corrupt_one_is_refused(rtx, made) -> N
     )
     for message in results:
         assert message.startswith("small: TensorRT cannot load this engine"), message
-
-
-@pytest.mark.parametrize("name", bundles.names() or [None])
-def test_every_graph_of_every_shipped_bundle_builds(rtx, name, tmp_path: Path) -> None:
-    if name is None:
-        pytest.skip("no bundle is shipped")
-    bundle = bundles.read(name)
-    long_side, stride = bundle.manifest.long_side_px, bundle.manifest.base_stride
-    for role in bundle.manifest.graphs:
-        for precision in bundle.precisions(role):
-            path = tmp_path / f"{role}.{precision}.onnx"
-            path.write_bytes(bundle.graph(role, precision))
-            scale = 1 if role == "encoder" else stride
-            results = build(
-                rtx,
-                """
-                low, mid, high, precision = int(sys.argv[2]), *sys.argv[3:]
-                side, mid = int(high), int(mid)
-                options = BuildOptions(precision=precision)
-                print(json.dumps([attempt(sys.argv[1], [p], options=options) for p in (
-                    Profile.static((mid, side)),
-                    Profile((low, low), (mid, side), (side, side)))]))
-                """,
-                path,
-                64 // scale,
-                long_side * 3 // 4 // scale,
-                long_side // scale,
-                precision,
-            )
-            assert all("error" not in result for result in results), (role, results)

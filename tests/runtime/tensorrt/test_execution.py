@@ -421,6 +421,19 @@ def test_the_same_masks_as_onnx_runtime(trt, tiny, image, tmp_path: Path) -> Non
     np.testing.assert_array_equal(*masks)
 
 
+def test_the_shipped_model_runs_on_its_profiles(trt, image, tmp_path: Path) -> None:
+    """Its networks read maps of several strides, each within the range of its own grid."""
+    bundle = bundles.read("lite")
+    engines = tensorrt.load(bundle, cache=EngineCache(tmp_path / "cache"), precision="fp32")
+    pair = Segmenter(bundle, engines), Segmenter.load("lite", backend="onnxruntime", threads=1)
+    masks = []
+    for segmenter in pair:
+        session = segmenter.session(segmenter.encode(image))
+        session.add_box(20, 10, 70, 60)
+        masks.append(session.add_click(40, 30).mask)
+    np.testing.assert_array_equal(*masks)
+
+
 def is_planar(array) -> bool:
     return array.flags.c_contiguous
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Shape = tuple[int, ...]
@@ -25,21 +25,26 @@ class Profile:
     Attributes:
         minimum, optimum, maximum: either a size (height, width) that stands for the last two
             dimensions of every dynamic input, or a mapping from input name to full shape.
+        coarser: inputs that lie on a grid so many times coarser than a size says.
     """
 
     minimum: Size | Mapping[str, Shape]
     optimum: Size | Mapping[str, Shape]
     maximum: Size | Mapping[str, Shape]
+    coarser: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def static(cls, shape: Size | Mapping[str, Shape]) -> Profile:
+    def static(
+        cls, shape: Size | Mapping[str, Shape], coarser: Mapping[str, int] | None = None
+    ) -> Profile:
         """A profile of one shape: the fastest engine and the least memory."""
-        return cls(shape, shape, shape)
+        return cls(shape, shape, shape, coarser or {})
 
     def text(self) -> str:
         """The profile in a line, equal for equal profiles."""
         bounds = [_bound_text(b) for b in (self.minimum, self.optimum, self.maximum)]
-        return bounds[0] if len(set(bounds)) == 1 else ":".join(bounds)
+        text = bounds[0] if len(set(bounds)) == 1 else ":".join(bounds)
+        return "".join([text, *(f",{name}/{self.coarser[name]}" for name in sorted(self.coarser))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,8 @@ def resolve_profile(profile: Profile, inputs: Mapping[str, Shape]) -> dict[str, 
                     )
     ranges = {}
     for name, graph_shape in inputs.items():
-        shapes = tuple(_resolve_bound(bound, name, graph_shape) for bound in bounds)
+        times = profile.coarser.get(name, 1)
+        shapes = tuple(_resolve_bound(bound, name, graph_shape, times) for bound in bounds)
         low, best, high = shapes
         if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
             raise ValueError(
@@ -128,7 +134,9 @@ def resolve_profile(profile: Profile, inputs: Mapping[str, Shape]) -> dict[str, 
     return ranges
 
 
-def _resolve_bound(bound: Size | Mapping[str, Shape], name: str, graph_shape: Shape) -> Shape:
+def _resolve_bound(
+    bound: Size | Mapping[str, Shape], name: str, graph_shape: Shape, times_coarser: int
+) -> Shape:
     if isinstance(bound, Mapping):
         if name not in bound:
             if -1 in graph_shape:
@@ -138,7 +146,7 @@ def _resolve_bound(bound: Size | Mapping[str, Shape], name: str, graph_shape: Sh
     else:
         if len(graph_shape) < 2:
             raise ValueError(f"profiles: {name} has no height and width, name its shape")
-        shape = (*graph_shape[:-2], *(int(extent) for extent in bound))
+        shape = (*graph_shape[:-2], *(int(extent) // times_coarser for extent in bound))
     fits = len(shape) == len(graph_shape) and all(
         extent >= 1 and graph in (-1, extent)
         for extent, graph in zip(shape, graph_shape, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from operator import index
 from typing import Any, cast
 
-from trtseg.bundle import Bundle
+from trtseg.bundle import Bundle, Manifest
 from trtseg.errors import EngineError
 from trtseg.runtime.engine import Progress
 from trtseg.runtime.tensorrt.build import build_engine
@@ -108,8 +108,9 @@ def requests(
     for role in manifest.graphs:
         onnx = bundle.graph(role, precision)
         stride = 1 if role == "encoder" else manifest.base_stride
+        coarser = coarser_inputs(manifest, role)
         profiles = tuple(
-            Profile(*((height // stride, width // stride) for height, width in bounds))
+            Profile(*((height // stride, width // stride) for height, width in bounds), coarser)
             for bounds in sizes
         )
         key = EngineKey(
@@ -126,6 +127,16 @@ def requests(
         )
         found.append(EngineRequest(role, key, onnx, profiles, options, target))
     return found
+
+
+def coarser_inputs(manifest: Manifest, role: str) -> dict[str, int]:
+    """Inputs that lie on a grid so many times coarser than f's."""
+    times = [each.stride // manifest.base_stride for each in manifest.maps]
+    if role == "segment":
+        return {f"map_{index}": factor for index, factor in enumerate(times)}
+    if role == "select" and times and "features" in manifest.select_inputs:
+        return {"features": times[1]}  # f hands them over on the grid of map_1
+    return {}
 
 
 def obtain(
