@@ -162,7 +162,7 @@ def test_an_early_fusion_checkpoint_is_evaluated(data, tmp_path, capsys):
 
 
 def test_the_committed_hyperparameters_can_be_read():
-    path = ROOT / "configs" / "lite_adaptation.json"
+    path = ROOT / "configs" / "adaptation.json"
     assert build(AdaptConfig, read_json(path), "config").image.guidance == "earlier"
     assert read_corrections_config(ROOT / "configs" / "deeplab_small.json").network.width == 96
     count = 0
