@@ -21,7 +21,7 @@ def test_the_wheel_runs_without_a_compiler(tmp_path):
     subprocess.run([ROOT / "tools" / "wheels.sh", sys.executable], env=environment, check=True)
     (wheel,) = (tmp_path / "dist").glob("trtseg-*.whl")
     assert "manylinux" in wheel.name
-    assert wheel.stat().st_size < 20 * MIB
+    assert wheel.stat().st_size < 24 * MIB
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("trtseg/_cpu.") for name in names)
     assert not any("_cuda." in name or name.endswith((".cpp", ".cu", ".h")) for name in names)
