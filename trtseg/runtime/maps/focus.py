@@ -15,7 +15,7 @@ from trtseg.types import Click, Prompt, Region, Stroke
 
 EXPAND = 1.4  # side of the crop over side of the object's box
 KEEP = 1.15  # the object's box, expanded by this, must stay inside the crop
-FOCUS_BELOW = 0.8  # crop when its side is at most this part of the image's
+FOCUS_BELOW = 0.6  # crop when its side is at most this part of the image's
 REFINE_BELOW = 0.5  # crop again when a new crop's side is at most this part of the present one's
 SMALLEST = 0.25  # of the working size's long side: never enlarge more than four times
 _FAR = 1e9  # pixels; further out nothing differs

@@ -34,11 +34,9 @@ class Profile:
     coarser: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def static(
-        cls, shape: Size | Mapping[str, Shape], coarser: Mapping[str, int] | None = None
-    ) -> Profile:
+    def static(cls, shape: Size | Mapping[str, Shape]) -> Profile:
         """A profile of one shape: the fastest engine and the least memory."""
-        return cls(shape, shape, shape, coarser or {})
+        return cls(shape, shape, shape)
 
     def text(self) -> str:
         """The profile in a line, equal for equal profiles."""
