@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import sys
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +40,84 @@ def read_json(path: str | Path) -> Any:
         return json.loads(read_file(path, LARGEST_BYTES).decode())
     except (ValueError, RecursionError) as error:  # no text at all, no JSON, or nested too deeply
         raise ValueError(f"{path}: not JSON: {short(error)}") from None
+
+
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy of nested values in which dotted names have other ones; numbers index lists.
+
+    Raises:
+        ValueError: a name leads through what is neither an object nor a list that long.
+    """
+    copied = copy.deepcopy(values)
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        place: Any = copied
+        try:
+            for parent in parents:
+                listed = isinstance(place, list)
+                place = place[int(parent)] if listed else place.setdefault(parent, {})
+            place[int(last) if isinstance(place, list) else last] = value
+        except (AttributeError, IndexError, TypeError, ValueError):
+            raise ValueError(f"{name}: there is no such place to change") from None
+    return copied
+
+
+def read_derived(path: str | Path) -> Any:
+    """`derived` of what a JSON file holds.
+
+    Raises:
+        ValueError: as `read_json` and `derived`; the message begins with a path.
+        OSError: a file cannot be read.
+    """
+    return derived(read_json(path), Path(path))
+
+
+def derived(values: Any, path: Path, above: tuple[Path, ...] = ()) -> Any:
+    """An object with a "base" as the object in that file, `changed` by its other entries.
+
+    Args:
+        values: what stands in the file `path`; what has no base is returned as it is.
+        path: a base lies where its name leads from there. It may have a base itself.
+        above: the files that led here.
+
+    Raises:
+        ValueError: a base is not JSON or its own base, or a change has no place in it.
+        OSError: a base cannot be read.
+    """
+    if not isinstance(values, dict) or "base" not in values:
+        return values
+    changes = dict(values)
+    base = path.parent / str(changes.pop("base"))
+    if base.resolve() in above:
+        raise ValueError(f"{path}: base {base} stands upon this file itself")
+    found = derived(read_json(base), base, (*above, base.resolve()))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: base {base}: expected an object, got {quoted(found)}")
+    try:
+        return changed(found, changes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def one_of(name: str, value: str, known: Collection[str]) -> None:
+    """Raise ValueError unless `known` has the value."""
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+
+
+def at_least(config: Any, least: float, *names: str) -> None:
+    """Raise ValueError unless each of these attributes is None or at least so large."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def fractions(config: Any, *names: str) -> None:
+    """Raise ValueError unless each of these attributes lies in [0, 1]."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name}: expected in [0, 1], got {getattr(config, name)}")
 
 
 def build(kind: type[T], value: Any, name: str) -> T:

@@ -164,10 +164,14 @@ def test_an_early_fusion_checkpoint_is_evaluated(data, tmp_path, capsys):
 def test_the_committed_hyperparameters_can_be_read():
     path = ROOT / "configs" / "adaptation.json"
     assert build(AdaptConfig, read_json(path), "config").image.guidance == "earlier"
-    assert read_corrections_config(ROOT / "configs" / "deeplab_small.json").network.width == 96
+    initial = read_corrections_config(ROOT / "configs" / "deeplab_small.json")
+    assert initial.network.width == 96
+    # from where the file stands, not from where the command is given
+    assert initial.data[0].path == str(ROOT / "configs" / "../data/train")
+    assert initial.initial_weights.startswith(str(ROOT / "configs"))
     count = 0
     for file in (ROOT / "studies").glob("*.json"):
-        if file.stem == "published":
+        if file.stem in ("published", "data"):
             continue
         study = read_study(file)
         for method in study.methods:

@@ -1,5 +1,6 @@
 """Studies: configurations that run, resume and render."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from trtseg.evaluate.timing import time_at_vga
 from .methods import write_folder
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
-NAMES = sorted(path.stem for path in STUDIES.glob("*.json") if path.stem != "published")
+NAMES = sorted({path.stem for path in STUDIES.glob("*.json")} - {"published", "data"})
 
 
 @pytest.fixture
@@ -311,6 +312,18 @@ def test_shipped_studies_are_valid(name):
     for method in study.methods:
         for data in study.data:
             assert study.config(method, data, paths).clicks == study.clicks
+
+
+def test_a_data_set_that_nobody_described_is_named(folder):
+    path = folder / "studies" / "1_small.json"
+    values = json.loads(path.read_text())
+    path.with_name("data.json").write_text(json.dumps({"known": values["data"][0]}))
+    path.write_text(json.dumps(values | {"data": ["known", {"set": "known", "name": "again"}]}))
+    first, second = read_study(path).data
+    assert first == dataclasses.replace(second, name=first.name)
+    path.write_text(json.dumps(values | {"data": ["other"]}))
+    with pytest.raises(ValueError, match=r"1_small\.json: data set 'other' is not in .*data\.json"):
+        read_study(path)
 
 
 def test_training_configurations_of_the_shipped_studies_are_valid(tmp_path):

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from trtseg.train.clicks import (
-    ClickConfig,
+    PromptConfig,
     correction_click,
     initial_clicks,
     interior_distance,
 )
 
-MANY = ClickConfig(single_fraction=0.0, margins=(5,), steps=(10,))
+MANY = PromptConfig(single_fraction=0.0, margins=(5,), steps=(10,))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_negatives_follow_three_strategies(scene):
 
 
 def test_single_clicks_are_as_frequent_as_asked(scene):
-    config = ClickConfig(single_fraction=0.65)
+    config = PromptConfig(single_fraction=0.65)
     single = [len(rows) == 1 and rows[0, 2] == 1 for rows in draws(scene, config, 400)]
     assert 0.6 < np.mean(single) < 0.8  # the other samples may have one positive alone, too
 

@@ -10,13 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 
 from trtseg import cli
 from trtseg.nn.checkpoint import read_checkpoint
-from trtseg.train import contact_sheet
 
 
 @pytest.fixture
@@ -123,18 +121,3 @@ def test_two_processes_equal_one_with_twice_the_batch(write, tmp_path):
     for name, value in one.items():
         # Adam divides by the gradient's size: a step of 1e-3 shows errors of a gradient's last bits
         torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-5, msg=name)
-
-
-def test_contact_sheet(write, tmp_path, capsys):
-    path, output = write(), tmp_path / "sheet.png"
-    assert contact_sheet.main([path, str(output), "--crops", "3", "--columns", "4"]) == 0
-    sheet = cv2.imread(str(output))
-    # six tiles of 64 pixels in two lines, each with its line of corrections
-    assert sheet.shape == (4 * 64, 4 * 64, 3)
-    assert contact_sheet.main([path, str(output)]) == 2
-    assert "exists already" in capsys.readouterr().err
-    first = output.read_bytes()
-    assert contact_sheet.main([path, str(output), "--crops", "3", "--columns", "4", "--force"]) == 0
-    assert output.read_bytes() == first
-    assert contact_sheet.main([str(tmp_path / "no.json"), str(tmp_path / "n.png")]) == 2
-    assert "no.json" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from train.conftest import write_image
 from trtseg.errors import DatasetError
+from trtseg.train.clicks import PromptConfig
 from trtseg.train.data import (
     CropConfig,
     Crops,
@@ -17,7 +18,6 @@ from trtseg.train.data import (
     reduce_target,
 )
 from trtseg.train.images import DataConfig, LabelledImages
-from trtseg.train.prompts import PromptConfig
 
 CROP = CropConfig(size=64, object_side=(20, 60), objects=2)
 

@@ -17,6 +17,7 @@ from trtseg.errors import DatasetError
 from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.nn.network import LatentDiversity
 from trtseg.train import clicks, data, prompts
+from trtseg.train.clicks import PromptConfig
 from trtseg.train.data import Batch, CropConfig, Crops, collate, place_crops
 from trtseg.train.device.clicks import (
     correction_clicks,
@@ -38,7 +39,6 @@ from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.latent_diversity import LatentDiversityTask
 from trtseg.train.objective import Objective
 from trtseg.train.parallel import Parallel
-from trtseg.train.prompts import PromptConfig
 from trtseg.train.randomness import StepRandomness
 from trtseg.train.trainer import Trainer
 
@@ -137,7 +137,7 @@ def unpadded(rows):
 
 @pytest.mark.parametrize("single", [0.0, 0.65, 1.0])
 def test_initial_clicks_are_drawn_alike(target, single):
-    config = clicks.ClickConfig(single_fraction=single, margins=(2, 4), steps=(5, 8), band=20)
+    config = PromptConfig(single_fraction=single, margins=(2, 4), steps=(5, 8), band=20)
     rng = np.random.default_rng(0)
     wanted = [clicks.initial_clicks(*target, config, rng) for _ in range(DRAWS)]
     masks, others = batched(target)

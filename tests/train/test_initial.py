@@ -23,7 +23,7 @@ def test_bundle_gives_the_network_it_was_made_of():
     bundle = bundles.read("lite")
     config, state = bundle_weights(bundle)
     network = LatentDiversity(config)
-    initialise(network, "bundle:lite", encoder_only=False)
+    initialise(network, "bundle:lite")
     loaded = load_network(bundle).state_dict()
     for name, value in network.state_dict().items():
         assert torch.equal(value, state[name]), name
@@ -33,24 +33,13 @@ def test_bundle_gives_the_network_it_was_made_of():
     np.testing.assert_array_equal(network.state_dict()[head.name], numpy_helper.to_array(head))
 
 
-def test_encoder_alone_leaves_the_rest_random():
-    config, state = bundle_weights(bundles.read("lite"))
-    torch.manual_seed(3)
-    network = LatentDiversity(dataclasses.replace(config, candidates=1))
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    initialise(network, "bundle:lite", encoder_only=True)
-    for name, value in network.state_dict().items():
-        expected = state if name.startswith("encoder.") else before
-        assert torch.equal(value, expected[name]), name
-
-
 @pytest.mark.parametrize("candidates", [1, 3])
 def test_fewer_candidates_are_the_first_ones(candidates):
     config, state = bundle_weights(bundles.read("lite"))
     torch.manual_seed(3)
     network = LatentDiversity(dataclasses.replace(config, candidates=candidates))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    initialise(network, "bundle:lite", encoder_only=False)
+    initialise(network, "bundle:lite")
     for name, value in network.state_dict().items():
         if name.startswith("select."):
             assert torch.equal(value, before[name]), name
@@ -64,17 +53,17 @@ def test_more_candidates_than_there_are_do_not_fit():
     config, _ = bundle_weights(bundles.read("lite"))
     network = LatentDiversity(dataclasses.replace(config, candidates=8))
     with pytest.raises(CheckpointError, match="weights do not fit"):
-        initialise(network, "bundle:lite", encoder_only=False)
+        initialise(network, "bundle:lite")
 
 
-def test_encoder_of_another_width_is_refused(tmp_path):
+def test_network_of_another_width_is_refused(tmp_path):
     config, state = bundle_weights(bundles.read("lite"))
     save_checkpoint(
         tmp_path / "c", {f"model.{k}": v for k, v in state.items()}, {"network": config.to_dict()}
     )
     network = LatentDiversity(dataclasses.replace(config, width=config.width + 8))
     with pytest.raises(CheckpointError, match="weights do not fit"):
-        initialise(network, str(tmp_path / "c"), encoder_only=True)
+        initialise(network, str(tmp_path / "c"))
 
 
 @pytest.mark.parametrize(

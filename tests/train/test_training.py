@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from trtseg.errors import CheckpointError
 from trtseg.nn.checkpoint import load_network, read_checkpoint
 from trtseg.nn.network import LatentDiversity
+from trtseg.parse import read_derived
 from trtseg.train.data import Crops, collate
 from trtseg.train.images import LabelledImages
 from trtseg.train.latent_diversity import LatentDiversityTask
@@ -50,7 +51,7 @@ def stop_after(steps):
 
 def test_the_papers_network_on_vgg16_trains(config, tmp_path):
     """`configs/full.json` for a step of each stage, with everything small but the encoder."""
-    values = json.loads((CONFIGS / "full.json").read_text())
+    values = read_derived(CONFIGS / "full.json")
     del values["data"], values["initial_weights"]
     values["network"] |= {
         "width": 8, "dilations": [1, 2, 1], "select_width": 8, "select_dilations": [1, 1],

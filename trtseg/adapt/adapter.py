@@ -17,6 +17,7 @@ from trtseg.adapt.latent import AdaptableSegment, corrections_of
 from trtseg.adapt.learn import learn
 from trtseg.adapt.routes import ROUTES, OnnxRoute, RefitRoute, Route, TorchRoute
 from trtseg.adapt.weights import AdaptedWeights
+from trtseg.parse import one_of
 from trtseg.runtime.engine import Engine, HostMemory
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session.observation import Observation
@@ -62,8 +63,8 @@ class Learner:
                 "route: expected a segmenter on TensorRT for 'tensorrt', got "
                 f"{segmenter.engines.description}"
             )
-        if isinstance(route, str) and route not in ROUTES:
-            raise ValueError(f"route: expected one of {', '.join(ROUTES)}, got {route!r}")
+        if isinstance(route, str):
+            one_of("route", route, ROUTES)
         self.model = AdaptableSegment.from_bundle(
             segmenter.bundle,
             self.config,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from trtseg.parse import at_least, fractions, one_of
+
 GUIDANCE = ("all", "subset", "earlier", "replay")
 MASK_LOSSES = ("cross-entropy", "jaccard")
 LARGEST_STEPS = 1000  # a hundred times what the paper takes: a click must end
@@ -44,12 +46,8 @@ class Learning:
         if not 0 <= self.steps <= LARGEST_STEPS:
             raise ValueError(f"steps: expected 0 to {LARGEST_STEPS}, got {self.steps}")
         for name, known in (("guidance", GUIDANCE), ("mask_loss", MASK_LOSSES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-        if not 0 <= self.correction_weight <= 1:
-            raise ValueError(f"correction_weight: expected 0 to 1, got {self.correction_weight}")
+            one_of(name, getattr(self, name), known)
+        fractions(self, "correction_weight")
         for name in ("learning_rate", "importance_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -95,8 +93,5 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         if self.image.guidance == "replay":
             raise ValueError("image: guidance 'replay' needs the end of an image; see sequence")
-        if self.layers is not None and self.layers < 0:
-            raise ValueError(f"layers: expected at least 0, got {self.layers}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected at least 0, got {self.seed}")
+        at_least(self, 0, "layers", "seed")
 

@@ -18,6 +18,7 @@ from trtseg.adapt.learn import Example, Forward, learn
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, click_disks
 from trtseg.nn.precision import autocast
+from trtseg.parse import one_of
 from trtseg.runtime.image import as_picture, prepare, working_size
 from trtseg.types import Click, Region, grid_points
 
@@ -239,8 +240,8 @@ class EarlyFusionSequence:
     """The counterpart of `trtseg.adapt.Sequence`."""
 
     def __init__(self, model: EarlyFusionModel, adapt: str | None = "both") -> None:
-        if adapt is not None and adapt not in MODES:
-            raise ValueError(f"adapt: expected one of {', '.join(MODES)}, got {adapt!r}")
+        if adapt is not None:
+            one_of("adapt", adapt, MODES)
         self.model, self.adapt, self.images = model, adapt, 0
         self.weights = model.initial
 

@@ -22,7 +22,7 @@ from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.atomic import check_room, is_empty
 from trtseg.errors import CheckpointError
 from trtseg.nn.checkpoint import read_checkpoint, save_checkpoint
-from trtseg.parse import build, quoted
+from trtseg.parse import build, one_of, quoted
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
@@ -93,8 +93,7 @@ class Sequence:
         *,
         state: str | Path | None = None,
     ) -> None:
-        if adapt not in MODES:
-            raise ValueError(f"adapt: expected one of {', '.join(MODES)}, got {adapt!r}")
+        one_of("adapt", adapt, MODES)
         self.learner, self.adapt = Learner.of(model), adapt
         self.images = 0
         self.weights = self.learner.initial

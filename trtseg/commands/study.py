@@ -68,7 +68,8 @@ def _files(folder: Path) -> dict[str, Path]:
     from trtseg.errors import DatasetError
 
     files = {path.stem: path for path in sorted(folder.glob("*.json"))}
-    files.pop("published", None)
+    for other in ("published", "data"):  # what the studies quote
+        files.pop(other, None)
     if not files:
         raise DatasetError(
             f"{folder}: no studies; run this in a checkout of trtseg, where they are, or name "

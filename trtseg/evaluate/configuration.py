@@ -11,7 +11,7 @@ from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import PROTOCOLS
 from trtseg.evaluate.datasets import LAYOUTS, Dataset, open_dataset
 from trtseg.evaluate.datasets.shifts import SHIFTS, ShiftedImage
-from trtseg.parse import build
+from trtseg.parse import at_least, build, one_of
 
 ADAPTATIONS = ("none", "image", "sequence", "both")
 
@@ -38,8 +38,8 @@ class DataSpec:
     prefix: str = ""
 
     def __post_init__(self) -> None:
-        if self.shift is not None and self.shift not in SHIFTS:
-            raise ValueError(f"shift: expected one of {', '.join(SHIFTS)}, got {self.shift!r}")
+        if self.shift is not None:
+            one_of("shift", self.shift, SHIFTS)
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
@@ -124,29 +124,19 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data: expected at least one data set")
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(
-                f"protocol: expected one of {', '.join(PROTOCOLS)}, got {self.protocol!r}"
-            )
-        if self.clicks < 1:
-            raise ValueError(f"clicks: expected at least 1, got {self.clicks}")
+        one_of("protocol", self.protocol, PROTOCOLS)
+        one_of("adapt", self.adapt, ADAPTATIONS)
+        at_least(self, 1, "clicks", "limit", "long_side_px")
+        at_least(self, 0, "seed")
         if not self.targets or not all(0 < target <= 1 for target in self.targets):
             raise ValueError(f"target: expected values in (0, 1], got {self.targets}")
         # results are kept under the targets as they are printed
         if len({f"{target:g}" for target in self.targets}) < len(self.targets):
             raise ValueError(f"target: expected different values, got {self.targets}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if not 0 <= self.min_area < 1:
             raise ValueError(f"min_area: expected a fraction in [0, 1), got {self.min_area}")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: expected at least 1, got {self.limit}")
-        if self.adapt not in ADAPTATIONS:
-            raise ValueError(f"adapt: expected one of {', '.join(ADAPTATIONS)}, got {self.adapt!r}")
         if self.learning is not None and self.adapt == "none":
             raise ValueError("learning: expected with an adaptation, got none")
-        if self.long_side_px is not None and self.long_side_px < 1:
-            raise ValueError(f"long_side_px: expected at least 1, got {self.long_side_px}")
 
     @property
     def sequential(self) -> bool:

@@ -8,7 +8,6 @@ continued at any time.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Sequence
@@ -29,8 +28,9 @@ from trtseg.evaluate.records import RunDirectory, read_json, write_json
 from trtseg.evaluate.runner import Load, evaluate, make_header
 from trtseg.evaluate.summary import summarise
 from trtseg.evaluate.timing import VGA, time_at_vga
-from trtseg.parse import build
+from trtseg.parse import build, changed, derived
 
+DATA_SETS = "data.json"  # beside the studies: what they call by a key
 
 @dataclass(frozen=True)
 class StudyMethod:
@@ -190,7 +190,13 @@ def read_study(path: Path) -> Study:
         DatasetError: missing, or not JSON.
         ValueError: an unknown or missing entry; the message names the file.
     """
-    study = build(Study, {**read_json(path), "name": path.stem}, str(path))
+    values = {**read_json(path), "name": path.stem}
+    sets = path.with_name(DATA_SETS)
+    known = read_json(sets) if sets.exists() else {}
+    values["data"] = [_data_set(entry, known, path) for entry in values.get("data", ())]
+    if "learning" in values:
+        values["learning"] = derived(values["learning"], path)
+    study = build(Study, values, str(path))
     for kind, names in (
         ("method", [method.label for method in study.methods]),
         ("data set", [entry.name for entry in study.data]),
@@ -203,17 +209,13 @@ def read_study(path: Path) -> Study:
     return study
 
 
-def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A deep copy of nested values in which dotted names have other ones; numbers index lists."""
-    copied = copy.deepcopy(values)
-    for name, value in changes.items():
-        *parents, last = name.split(".")
-        place: Any = copied
-        for parent in parents:
-            listed = isinstance(place, list)
-            place = place[int(parent)] if listed else place.setdefault(parent, {})
-        place[last] = value
-    return copied
+def _data_set(entry: Any, known: dict[str, Any], path: Path) -> Any:
+    """An entry of a study's `data`: a key of `DATA_SETS`, or an object that may begin with one."""
+    values = {"set": entry} if isinstance(entry, str) else dict(entry)
+    key = values.pop("set", None)
+    if key is not None and key not in known:
+        raise ValueError(f"{path}: data set {key!r} is not in {path.with_name(DATA_SETS)}")
+    return {**known.get(key, {}), **values}
 
 
 def slug(label: str) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 from trtseg.errors import TrtsegError
 from trtseg.evaluate.records import read_json, write_json
-from trtseg.evaluate.study import Paths, Study, changed
+from trtseg.evaluate.study import Paths, Study
+from trtseg.parse import changed, read_derived
 
 RunCommand = Callable[[list[str]], int]
 _BUNDLE_PREFIX = "bundle:"
@@ -41,7 +42,7 @@ def training_configs(
         if not study.training or "base" not in study.training:
             raise ValueError(f"{study.name}: {method.label} has training, the study no base")
         base = (folder / study.training["base"]).resolve()
-        config = read_json(base)
+        config = read_derived(base)
         common = {key: value for key, value in study.training.items() if key != "base"}
         config = changed(config, {**common, **method.training})
         _make_absolute(config, base.parent, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trtseg.parse import build
+from trtseg.parse import at_least, build, one_of
 
 ENCODERS = ("vgg19", "vgg16", "mobilenet_v2", "efficientnet_lite2", "none")
 SEGMENTERS = ("can", "unet", "pyramid")
@@ -92,18 +92,13 @@ class NetworkConfig:
             ("select_pooling", SELECT_POOLINGS),
             ("select_by", SELECT_RULES),
         ):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+            one_of(name, getattr(self, name), allowed)
         for name in (
             "dilations", "map_widths", "neck_widths", "select_inputs", "select_dilations"
         ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for value in self.select_inputs:
-            if value not in SELECT_INPUTS:
-                raise ValueError(
-                    f"select_inputs: expected of {', '.join(SELECT_INPUTS)}, got {value!r}"
-                )
+            one_of("select_inputs", value, SELECT_INPUTS)
         if "masks" not in self.select_inputs and (
             self.select_pooling == "disagreement" or self.select_by == "overlap"
         ):
@@ -111,9 +106,7 @@ class NetworkConfig:
                 "select_pooling 'disagreement' and select_by 'overlap': need 'masks' among "
                 "select_inputs"
             )
-        for name in ("width", "base_stride", "candidates", "select_width", "select_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least(self, 1, "width", "base_stride", "candidates", "select_width", "select_stride")
         if self.image_term and self.base_stride != 1:
             raise ValueError(
                 f"image_term: needs base_stride 1, got base_stride {self.base_stride}"

@@ -17,7 +17,7 @@ from trtseg.nn.backbones import mobilenet
 from trtseg.nn.backbones.mobilenet import InvertedResidual, MobileNetV2
 from trtseg.nn.backbones.xception import SeparableConv, Xception65, widened
 from trtseg.nn.checkpoint import read_checkpoint
-from trtseg.parse import build
+from trtseg.parse import build, one_of
 
 BACKBONES = ("xception65", "mobilenet_v2")
 MEAN, SCALE = mobilenet.MEAN, mobilenet.SCALE  # RGB to [-1, 1], for both backbones
@@ -48,10 +48,7 @@ class DeepLabConfig:
     working_long_side_px: int = 512
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ValueError(
-                f"backbone: expected one of {', '.join(BACKBONES)}, got {self.backbone!r}"
-            )
+        one_of("backbone", self.backbone, BACKBONES)
         if self.encoder_stride not in (8, 16, 32):
             raise ValueError(f"encoder_stride: expected 8, 16 or 32, got {self.encoder_stride}")
         object.__setattr__(self, "rates", tuple(self.rates))

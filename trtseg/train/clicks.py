@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from trtseg.evaluate.clicks import interior_distance
 from trtseg.ops import distance_transform
+from trtseg.parse import at_least, fractions
 
 # shares of corrections that are not near the centre of the deepest error
 ANYWHERE = 0.2
@@ -15,46 +17,53 @@ OTHER_ERROR = 0.1
 
 
 @dataclass(frozen=True)
-class ClickConfig:
-    """How training clicks are drawn; distances in pixels of the crop.
+class PromptConfig:
+    """How samples begin, and go on; distances in pixels of the crop.
 
     Attributes:
-        single_fraction: share of samples that begin with one positive click alone.
-        max_positive: of the other samples, at most this many positives.
+        stroke_fraction: share of samples that begin with a stroke along the object.
+        region_fraction: with a box or a loose loop around the object, mostly without a click.
+        repair_fraction: with a mask of which a region is spoiled, and a click there.
+        single_fraction: of the others, which begin with clicks, with one positive click alone.
+        edge_fraction: of those with one click: with one at most 5 pixels from the object's
+            boundary.
+        max_positive: of those with several, at most this many positives.
         max_negative: at most this many negatives per strategy.
         margins: least distance of a click to the object's boundary, one drawn per sample.
         steps: least distance between clicks of one kind, one drawn per sample.
         band: negatives near the object lie at most this far from it.
+        slip_px: clicks are moved by up to so many pixels along each axis, as a hand does.
+        group_fraction: the object is several labelled ones that touch, or all of them.
         corrections: at most this many rounds of clicks on the network's own mistakes.
         trained_rounds: of a step's rounds, so many are differentiated, the first and the last
             ones: what lies between makes masks and clicks alone. None for all of them.
     """
 
+    stroke_fraction: float = 0.0
+    region_fraction: float = 0.0
+    repair_fraction: float = 0.0
     single_fraction: float = 0.65
+    edge_fraction: float = 0.0
     max_positive: int = 5
     max_negative: int = 5
     margins: tuple[int, ...] = (3, 5, 10, 15)
     steps: tuple[int, ...] = (7, 10, 20)
     band: int = 40
+    slip_px: int = 0
+    group_fraction: float = 0.0
     corrections: int = 3
     trained_rounds: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.single_fraction <= 1:
-            raise ValueError(f"single_fraction: expected in [0, 1], got {self.single_fraction}")
-        for name, least in (("max_positive", 1), ("max_negative", 0), ("corrections", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        if self.trained_rounds is not None and self.trained_rounds < 1:
-            raise ValueError(f"trained_rounds: expected at least 1, got {self.trained_rounds}")
+        kinds = ("stroke_fraction", "region_fraction", "repair_fraction")
+        fractions(self, *kinds, "single_fraction", "edge_fraction", "group_fraction")
+        if sum(getattr(self, name) for name in kinds) > 1:
+            raise ValueError(f"{', '.join(kinds)}: expected at most 1 together")
+        at_least(self, 0, "max_negative", "corrections", "slip_px")
+        at_least(self, 1, "max_positive", "trained_rounds")
         for name in ("margins", "steps"):
             if not getattr(self, name) or min(getattr(self, name)) < 0:
                 raise ValueError(f"{name}: expected distances, got {getattr(self, name)}")
-
-
-def interior_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance of every True pixel to the nearest False one or to the image's border."""
-    return distance_transform(np.pad(~mask, 1, constant_values=True))[1:-1, 1:-1]
 
 
 def central_pixel(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
@@ -106,7 +115,7 @@ def _around(ring: np.ndarray, count: int, rng: np.random.Generator) -> list[tupl
 
 
 def initial_clicks(
-    target: np.ndarray, others: np.ndarray, config: ClickConfig, rng: np.random.Generator
+    target: np.ndarray, others: np.ndarray, config: PromptConfig, rng: np.random.Generator
 ) -> np.ndarray:
     """The clicks a sample begins with.
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trtseg.nn.config import NetworkConfig
-from trtseg.parse import build, read_json
+from trtseg.parse import at_least, build, one_of, read_derived
+from trtseg.train.clicks import PromptConfig
 from trtseg.train.data import CropConfig
 from trtseg.train.images import DataConfig
-from trtseg.train.prompts import PromptConfig
 from trtseg.train.trainer import Stage
 
 BUNDLE_PREFIX = "bundle:"
@@ -51,15 +50,10 @@ class LossConfig:
     shuffle_masks: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in DATA_TERMS:
-            raise ValueError(f"kind: expected one of {', '.join(DATA_TERMS)}, got {self.kind!r}")
-        if self.assignment not in ASSIGNMENTS:
-            raise ValueError(
-                f"assignment: expected one of {', '.join(ASSIGNMENTS)}, got {self.assignment!r}"
-            )
-        for name in ("cross_entropy_weight", "focus", "edge_weight", "penalty_weight",
-                     "consensus_weight", "diversity_weight", "select_temperature"):
-            _at_least(self, name, 0)
+        one_of("kind", self.kind, DATA_TERMS)
+        one_of("assignment", self.assignment, ASSIGNMENTS)
+        at_least(self, 0, "cross_entropy_weight", "focus", "edge_weight", "penalty_weight",
+                 "consensus_weight", "diversity_weight", "select_temperature")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,13 +81,10 @@ class StageConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.trains not in TRAINED:
-            raise ValueError(f"trains: expected one of {', '.join(TRAINED)}, got {self.trains!r}")
+        one_of("trains", self.trains, TRAINED)
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("steps: expected either steps or epochs")
-        for name in ("steps", "epochs", "encoder_factor", "warmup", "cooldown", "weight_decay"):
-            if getattr(self, name) is not None:
-                _at_least(self, name, 0)
+        at_least(self, 0, "steps", "epochs", "encoder_factor", "warmup", "cooldown", "weight_decay")
         if self.cooldown > 1:
             raise ValueError(f"cooldown: expected a fraction, at most 1, got {self.cooldown}")
         if not self.learning_rate > 0:
@@ -148,8 +139,7 @@ class ValidationConfig:
     min_area_fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("every", "objects", "clicks"):
-            _at_least(self, name, 1)
+        at_least(self, 1, "every", "objects", "clicks")
         if not 0 <= self.min_area_fraction < 1:
             raise ValueError(
                 f"min_area_fraction: expected in [0, 1), got {self.min_area_fraction}"
@@ -168,7 +158,6 @@ class TrainConfig:
             `VGG.load_hed`, or the URL of torchvision's VGG), or a network of ours to start from:
             a checkpoint folder, or "bundle:" and the name or path of a bundle; None begins at
             random.
-        initial_encoder_only: of a network of ours, take the encoder alone.
         batch: crops per step and process.
         bf16: run the networks in bfloat16 where the device has units for it; the losses stay
             float32.
@@ -188,7 +177,6 @@ class TrainConfig:
     clicks: PromptConfig = field(default_factory=PromptConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     initial_weights: str | None = None
-    initial_encoder_only: bool = False
     batch: int = 1
     bf16: bool = False
     clip_norm: float = 1.0
@@ -202,8 +190,8 @@ class TrainConfig:
         if not self.stages:
             raise ValueError("stages: expected at least one")
         self._check_prompts()
-        _at_least(self, "batch", 1)
-        _at_least(self, "seed", 0)
+        at_least(self, 1, "batch")
+        at_least(self, 0, "seed")
         if not self.clip_norm > 0:
             raise ValueError(f"clip_norm: expected above 0, got {self.clip_norm}")
         if not 0 <= self.ema < 1:
@@ -216,12 +204,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `parse_config` reads them back."""
-        return dataclasses.asdict(self)
-
-
-def _at_least(config: Any, name: str, least: float) -> None:
-    if getattr(config, name) < least:
-        raise ValueError(f"{name}: expected at least {least}, got {getattr(config, name)}")
+        return asdict(self)
 
 
 def parse_config(values: dict[str, Any]) -> TrainConfig:
@@ -234,35 +217,42 @@ def parse_config(values: dict[str, Any]) -> TrainConfig:
 
 
 def read_config(path: str | Path) -> TrainConfig:
-    """`parse_config` of a file; relative paths in it start at the file's folder.
+    """`parse_config` of a file, which may have a base (`trtseg.parse.derived`); relative paths in
+    it start at its folder.
 
     Raises:
         ValueError: the file is not JSON, or as in `parse_config`.
         OSError: it cannot be read.
     """
     path = Path(path)
-    values = read_json(path)
+    values = read_derived(path)
     try:
-        config = parse_config(values)
+        config = located(parse_config(values), path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    folder = path.resolve().parent
+    paths = tuple(absolute(name, path) for name in config.validation.paths)
+    return replace(config, validation=replace(config.validation, paths=paths))
 
-    def absolute(name: str) -> str:
-        if name.startswith(BUNDLE_PREFIX):
-            bundle = name.removeprefix(BUNDLE_PREFIX)
-            # a bare name is that of a model inside the package
-            return name if Path(bundle).name == bundle else BUNDLE_PREFIX + str(folder / bundle)
-        return name if "://" in name else str(folder / name)
 
+Config = TypeVar("Config", bound=Any)
+
+
+def located(config: Config, path: Path) -> Config:
+    """A configuration that stood in the file `path`, with the places of its data and initial
+    weights as they are from anywhere."""
     initial = config.initial_weights
-    return dataclasses.replace(
+    return replace(
         config,
-        data=tuple(
-            dataclasses.replace(source, path=absolute(source.path)) for source in config.data
-        ),
-        validation=dataclasses.replace(
-            config.validation, paths=tuple(map(absolute, config.validation.paths))
-        ),
-        initial_weights=None if initial is None else absolute(initial),
+        data=tuple(replace(source, path=absolute(source.path, path)) for source in config.data),
+        initial_weights=None if initial is None else absolute(initial, path),
     )
+
+
+def absolute(name: str, path: Path) -> str:
+    """A place that the file `path` names: a URL, a file, or a bundle by `BUNDLE_PREFIX`."""
+    if name.startswith(BUNDLE_PREFIX):
+        bundle = name.removeprefix(BUNDLE_PREFIX)
+        # a bare name is that of a model inside the package
+        bare = Path(bundle).name == bundle
+        return name if bare else BUNDLE_PREFIX + absolute(bundle, path)
+    return name if "://" in name else str(path.resolve().parent / name)

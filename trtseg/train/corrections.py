@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
 from trtseg.nn.losses import jaccard_losses
 from trtseg.nn.precision import autocast
-from trtseg.parse import build, read_json
-from trtseg.train.clicks import correction_click
-from trtseg.train.data import Batch, CropConfig, Crops, StepSampler, collate
+from trtseg.parse import at_least, build, one_of, read_derived
+from trtseg.train.clicks import PromptConfig, correction_click
+from trtseg.train.config import located
+from trtseg.train.data import Batch, CropConfig, Crops, loader
 from trtseg.train.images import DataConfig, LabelledImages
-from trtseg.train.parallel import Parallel, ignore_interruption
-from trtseg.train.prompts import PromptConfig
+from trtseg.train.parallel import Parallel
 from trtseg.train.randomness import StepRandomness
 from trtseg.train.trainer import MOMENTS, Stage
 
@@ -83,25 +82,16 @@ class CorrectionsConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data: expected at least one source of training images")
-        for name in ("reset_every", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("sampled_steps", "corrected_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        at_least(self, 1, "reset_every", "batch")
+        at_least(self, 0, "sampled_steps", "corrected_steps", "encoder_factor", "weight_decay",
+                 "jaccard_weight")  # fmt: skip
+        one_of("optimiser", self.optimiser, OPTIMISERS)
         if self.sampled_steps + self.corrected_steps < 1:
             raise ValueError("sampled_steps: expected a step in one of the two stages, got none")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected above 0, got {self.learning_rate}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected 0 to 2^63 - 1, got {self.seed}")
-        if self.optimiser not in OPTIMISERS:
-            raise ValueError(
-                f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}"
-            )
-        for name in ("encoder_factor", "weight_decay", "jaccard_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm: expected above 0, got {self.clip_norm}")
         if self.crop.objects != 1:
@@ -111,13 +101,14 @@ class CorrectionsConfig:
 
 
 def read_corrections_config(path: str | Path) -> CorrectionsConfig:
-    """A configuration from a JSON file.
+    """A configuration from a JSON file; relative paths in it start at its folder.
 
     Raises:
         ValueError: not JSON, or a value is not allowed; the message says where.
         OSError: it cannot be read.
     """
-    return build(CorrectionsConfig, read_json(path), "config")
+    config = build(CorrectionsConfig, read_derived(path), "config")
+    return located(config, Path(path))
 
 
 class CorrectionsTask:
@@ -165,11 +156,7 @@ class CorrectionsTask:
         crops = Crops(
             self.images, config.crop, clicks, config.crop.supervision_stride, config.seed
         )
-        sampler = StepSampler(first, first + count, config.batch, parallel.rank, parallel.world)
-        return DataLoader(
-            crops, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-            worker_init_fn=ignore_interruption,
-        )
+        return loader(crops, first, count, config.batch, parallel, workers)
 
     def validate(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, float] | None:
         """None: CA's model is judged as a method of the evaluation, with adaptation and without."""

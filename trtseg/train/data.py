@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trtseg.errors import DatasetError
+from trtseg.parse import at_least, fractions
 from trtseg.train.images import LabelledImages
+from trtseg.train.parallel import Parallel, ignore_interruption
 from trtseg.train.prompts import Prompt, PromptConfig, initial_prompt
 
 VOID = 255
@@ -53,9 +55,8 @@ class CropConfig:
     part_fraction: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("size", "objects", "supervision_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least(self, 1, "size", "objects", "supervision_stride", "aspect")
+        fractions(self, "shift", "part_fraction")
         if self.size % 32 or self.size % self.supervision_stride:
             raise ValueError(
                 f"size: expected a multiple of 32 and of supervision_stride, got {self.size}"
@@ -64,11 +65,6 @@ class CropConfig:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name}: expected 0 < low <= high, got {low} and {high}")
-        if self.aspect < 1:
-            raise ValueError(f"aspect: expected at least 1, got {self.aspect}")
-        for name in ("shift", "part_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass
@@ -294,6 +290,17 @@ def pad_clicks(clicks: Sequence[np.ndarray]) -> Tensor:
     for index, rows in enumerate(clicks):
         padded[index, : len(rows)] = rows
     return torch.from_numpy(padded)
+
+
+def loader(
+    crops: Crops, first: int, count: int, batch: int, parallel: Parallel, workers: int
+) -> DataLoader:
+    """The batches of this process for steps first, first + 1, ... by `workers` processes."""
+    sampler = StepSampler(first, first + count, batch, parallel.rank, parallel.world)
+    return DataLoader(
+        crops, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+        worker_init_fn=ignore_interruption,
+    )  # fmt: skip
 
 
 class StepSampler(Sampler[list[int]]):

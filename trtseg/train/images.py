@@ -11,6 +11,7 @@ import numpy as np
 from trtseg.errors import DatasetError
 from trtseg.evaluate.datasets import LAYOUTS, LabelledImage, open_dataset
 from trtseg.evaluate.datasets.pairs import LabelPair
+from trtseg.parse import one_of
 from trtseg.train.packed import LAYOUT as PACKED
 from trtseg.train.packed import Pack, is_pack
 
@@ -37,9 +38,8 @@ class DataConfig:
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        layouts = (*LAYOUTS, PACKED)
-        if self.layout is not None and self.layout not in layouts:
-            raise ValueError(f"layout: expected one of {', '.join(layouts)}, got {self.layout!r}")
+        if self.layout is not None:
+            one_of("layout", self.layout, (*LAYOUTS, PACKED))
         if not self.weight > 0:
             raise ValueError(f"weight: expected a positive number, got {self.weight}")
         if any(value < 0 for value in self.weights.values()):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from trtseg import bundle as bundles
 from trtseg.nn.backbones.efficientnet_lite import EfficientNetLite2
@@ -19,12 +18,12 @@ from trtseg.nn.checkpoint import assign
 from trtseg.nn.checkpoint import weights as checkpoint_weights
 from trtseg.nn.network import Encoder, LatentDiversity, normalisation
 from trtseg.train.config import BUNDLE_PREFIX, TrainConfig
-from trtseg.train.data import Batch, Crops, StepSampler, collate
+from trtseg.train.data import Batch, Crops, loader
 from trtseg.train.device.data import DeviceImages, device_batches
 from trtseg.train.device.objective import DeviceObjective
 from trtseg.train.images import LabelledImages
 from trtseg.train.objective import Objective
-from trtseg.train.parallel import Parallel, ignore_interruption
+from trtseg.train.parallel import Parallel
 from trtseg.train.trainer import Stage
 from trtseg.train.validate import validate
 
@@ -39,7 +38,7 @@ class LatentDiversityTask:
         torch.manual_seed(config.seed)
         self.network = LatentDiversity(config.network)
         if config.initial_weights is not None:
-            initialise(self.network, config.initial_weights, config.initial_encoder_only)
+            initialise(self.network, config.initial_weights)
             if not is_ours(config.initial_weights):
                 image, _, _ = self._crops()[0]
                 balance_levels(self.network, torch.from_numpy(np.ascontiguousarray(image)))
@@ -74,13 +73,7 @@ class LatentDiversityTask:
             return device_batches(
                 self._on_device, config, range(first, first + count), parallel.rank
             )
-        sampler = StepSampler(
-            first, first + count, config.batch, parallel.rank, parallel.world
-        )
-        return DataLoader(
-            self._crops(), batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-            worker_init_fn=ignore_interruption,
-        )
+        return loader(self._crops(), first, count, config.batch, parallel, workers)
 
     def _crops(self) -> Crops:
         config = self.config
@@ -107,7 +100,7 @@ def _trained(stage: Stage) -> str:
     return stage.name.split("-")[0]
 
 
-def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> None:
+def initialise(network: LatentDiversity, source: str) -> None:
     """Load a backbone's weights (a file, or torchvision's URL), or a network of ours.
 
     A network of ours may have more candidates than `network`: their order is a ranking (LD
@@ -116,7 +109,6 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
     Args:
         network: receives the weights.
         source: see `TrainConfig.initial_weights`.
-        encoder_only: of a network of ours, take the encoder alone.
 
     Raises:
         BundleError, CheckpointError: the source is missing, damaged or of another network.
@@ -128,13 +120,7 @@ def initialise(network: LatentDiversity, source: str, encoder_only: bool) -> Non
             _, state = bundle_weights(bundles.read(source.removeprefix(BUNDLE_PREFIX)))
         else:
             _, state = checkpoint_weights(source)
-        if not encoder_only:
-            state = _first_candidates(network, state)
-        else:
-            state = network.state_dict() | {
-                name: tensor for name, tensor in state.items() if name.startswith("encoder.")
-            }
-        assign(network, state, source)
+        assign(network, _first_candidates(network, state), source)
         return
     if network.encoder is None:
         raise ValueError("initial_weights: encoder 'none' has no backbone to take them")

@@ -10,7 +10,7 @@ import numpy as np
 
 from trtseg.runtime.region import fill_outline, region_map
 from trtseg.train.clicks import (
-    ClickConfig,
+    PromptConfig,
     central_pixel,
     correction_click,
     initial_clicks,
@@ -20,39 +20,6 @@ from trtseg.train.clicks import (
 # pixels of the crop between two points of a stroke
 STROKE_STEP = 4
 MAX_STROKE_POINTS = 48
-
-
-@dataclass(frozen=True)
-class PromptConfig(ClickConfig):
-    """How samples begin; what is left of the fractions begins with clicks (`ClickConfig`).
-
-    Attributes:
-        stroke_fraction: with a stroke along the object.
-        region_fraction: with a box or a loose loop around the object, mostly without a click.
-        repair_fraction: with a mask of which a region is spoiled, and a click there.
-        edge_fraction: of those that begin with one click: with one at most 5 pixels from the
-            object's boundary.
-        slip_px: clicks are moved by up to so many pixels along each axis, as a hand does.
-        group_fraction: the object is several labelled ones that touch, or all of them.
-    """
-
-    stroke_fraction: float = 0.0
-    region_fraction: float = 0.0
-    repair_fraction: float = 0.0
-    edge_fraction: float = 0.0
-    slip_px: int = 0
-    group_fraction: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = ("stroke_fraction", "region_fraction", "repair_fraction")
-        for name in (*names, "edge_fraction", "group_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected in [0, 1], got {getattr(self, name)}")
-        if sum(getattr(self, name) for name in names) > 1:
-            raise ValueError(f"{', '.join(names)}: expected at most 1 together")
-        if self.slip_px < 0:
-            raise ValueError(f"slip_px: expected at least 0, got {self.slip_px}")
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from trtseg.evaluate.metrics import iou
-from trtseg.parse import build, read_json
+from trtseg.parse import at_least, build, read_json
 from trtseg.runtime.image import load_image
 from trtseg.runtime.session import outlines
 from trtseg.serve.refusals import NotFound, NotStored
@@ -71,8 +71,7 @@ class StudyConfig:
             raise ValueError("photos: expected at least one photo and one method")
         if not 0 < self.target <= 1:
             raise ValueError(f"target: expected more than 0 and at most 1, got {self.target:g}")
-        if self.clicks < 1:
-            raise ValueError(f"clicks: expected at least 1, got {self.clicks}")
+        at_least(self, 1, "clicks")
 
 
 def read_config(path: Path) -> StudyConfig:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trtseg.train.clicks import ANYWHERE, OTHER_ERROR, ClickConfig
+from trtseg.train.clicks import ANYWHERE, OTHER_ERROR, PromptConfig
 
 NONE = -1.0
 _FAR = 1e4  # pixels, farther than any crop is wide
@@ -124,7 +124,7 @@ def _spread(
 
 
 def initial_clicks(
-    target: Tensor, others: Tensor, depth: Tensor, config: ClickConfig, generator: torch.Generator
+    target: Tensor, others: Tensor, depth: Tensor, config: PromptConfig, generator: torch.Generator
 ) -> Tensor:
     """`trtseg.train.clicks.initial_clicks` of a batch.
 
