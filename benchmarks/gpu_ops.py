@@ -121,8 +121,8 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
     edt = empty(height, width, of=f32)
     edt_scratch = scratch(module.distance_transform_scratch(height, width))
     low = uniform(max(height // 4, 1), max(width // 4, 1))
-    mask, before = empty(height, width, of=u8), empty(height, width, of=u8)
-    upsampled, box = empty(height, width, of=f32), empty(4, of=i32)
+    mask = empty(height, width, of=u8)
+    upsampled = empty(height, width, of=f32)
     both = torch.stack([points, points.flip(0) * 0.5])
     drawn, scores = empty(4, height, width), uniform(MASKS)
     shown = empty(height, width)
@@ -159,15 +159,15 @@ def cases(height: int, width: int, dtype: torch.dtype, device: str) -> list[Case
         ),
         Case(
             "distance_transform",
-            lambda m, s: m.distance_transform(sites, edt, None, edt_scratch, float("inf"), s),
+            lambda m, s: m.distance_transform(sites, edt, edt_scratch, float("inf"), s),
             [edt],
             _size(sites, edt),
         ),
         Case(
             "compose_mask from 1/4",
-            lambda m, s: m.compose_mask(low, 0.5, mask, upsampled, before, box, s),
-            [upsampled, box],
-            _size(low, mask, upsampled, before),
+            lambda m, s: m.compose_mask(low, 0.5, mask, upsampled, s),
+            [upsampled, mask],
+            _size(low, mask, upsampled),
         ),
         Case(
             "guided_upsample from 1/4",

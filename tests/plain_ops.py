@@ -31,17 +31,6 @@ def click_maps(
     return torch.stack([*bumps, *(best / limit_px for best in maps)])
 
 
-def distance_transform(mask: torch.Tensor, *, limit_px: float = torch.inf) -> torch.Tensor:
-    """Quadratic time: for tests of small masks."""
-    height, width = mask.shape
-    rows, columns = torch.arange(height).double(), torch.arange(width).double()
-    sites = mask.nonzero().double()
-    best = torch.full((height, width), torch.inf, dtype=torch.float64)
-    for y, x in sites:
-        best = torch.minimum(best, (rows - y).square()[:, None] + (columns - x).square()[None, :])
-    return best.sqrt().clamp(max=limit_px).float()
-
-
 def hypercolumn(
     levels: Sequence[torch.Tensor],
     size: tuple[int, int],
@@ -88,12 +77,3 @@ def jaccard(
     p, n = positive.long(), negative.long()
     penalty = (1 - masks[:, p[:, 0], p[:, 1]]).sum(1) + masks[:, n[:, 0], n[:, 1]].sum(1)
     return loss, penalty
-
-
-def compose_mask(
-    probability: torch.Tensor, size: tuple[int, int], *, threshold: float = 0.5
-) -> tuple[torch.Tensor, torch.Tensor]:
-    upsampled = F.interpolate(
-        probability[None, None], size, mode="bilinear", align_corners=False
-    )[0, 0]
-    return (upsampled >= threshold).to(torch.uint8) * 255, upsampled

@@ -119,13 +119,6 @@ def guided_upsample(values, coarse, guide, epsilon):
     return np.clip(up + slopes * (guide - means), 0, 1), np.stack([slope, mean])
 
 
-def changed_box(a, b):
-    rows, columns = np.nonzero(a != b)
-    if len(rows) == 0:
-        return np.zeros(4, np.int32)
-    return np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1], np.int32)
-
-
 def click_maps(points, size, limit_px, sigma_px=None):
     """[4, H, W]; rows of NaN are no points."""
     rows, columns = np.mgrid[: size[0], : size[1]]

@@ -13,36 +13,27 @@ void bind_compose_mask(py::module_& m) {
   m.def(
       "compose_mask",
       [](py::object probability, py::object threshold_, py::object out, py::object out_probability,
-         py::object previous, py::object box, py::object stream) {
+         py::object stream) {
         Arguments arguments(stream);
         const float threshold = as_float(threshold_, "threshold");
         with_float_type(arguments.float_type(probability, "probability"), [&](auto type) {
           using T = decltype(type);
           const auto p = arguments.input<T, 2>(probability, "probability", {kAny, kAny});
           for (int i = 0; i < 2; ++i) check_side("probability", p.shape[i]);
-          arguments.allow_in_place("out", "previous");
           const auto o = arguments.output<std::uint8_t, 2>(out, "out", {kAny, kAny});
           const i64 height = o.shape[0], width = o.shape[1];
           for (int i = 0; i < 2; ++i) check_side("out", o.shape[i]);
           if (std::isnan(threshold)) fail("threshold", "a number", "nan");
           const auto op = arguments.output<float, 2>(out_probability, "out_probability",
                                                      {height, width}, Layout::rows, true);
-          if (previous.is_none() != box.is_none()) {
-            fail(box.is_none() ? "box" : "previous",
-                 "an array, since previous and box come together", "None");
-          }
-          const auto before = arguments.input<std::uint8_t, 2>(previous, "previous",
-                                                               {height, width}, Layout::rows, true);
-          const auto b = arguments.output<std::int32_t, 1>(box, "box", {4}, Layout::dense, true);
           const Stream on = arguments.begin();
           py::gil_scoped_release unlocked;
-          compose_mask<T>(p, threshold, o, op, before, b, on);
+          compose_mask<T>(p, threshold, o, op, on);
         });
       },
-      "probability"_a, "threshold"_a, "out"_a, "out_probability"_a, "previous"_a, "box"_a,
-      "stream"_a = 0,
+      "probability"_a, "threshold"_a, "out"_a, "out_probability"_a, "stream"_a = 0,
       "probability float32 or float16 [h, w]; out uint8 [H, W]; out_probability float32 [H, W] or "
-      "None; previous uint8 [H, W] and box int32 [4], or None.");
+      "None.");
 }
 
 }  // namespace trtseg

@@ -17,7 +17,7 @@ static void check_sides(i64 height, i64 width) {
 void bind_distance_transform(py::module_& m) {
   m.def(
       "distance_transform",
-      [](py::object mask, py::object out, py::object indices, py::object scratch, py::object limit_px,
+      [](py::object mask, py::object out, py::object scratch, py::object limit_px,
          py::object stream) {
         Arguments arguments(stream);
         const auto in = arguments.mask_input(mask, "mask", {kAny, kAny});
@@ -26,16 +26,14 @@ void bind_distance_transform(py::module_& m) {
         const float limit = as_float(limit_px, "limit_px");
         if (!(limit > 0)) fail("limit_px", "a number above 0", std::to_string(limit));
         const auto distance = arguments.output<float, 2>(out, "out", {height, width});
-        const auto index = arguments.output<std::int32_t, 3>(indices, "indices", {2, height, width},
-                                                             Layout::rows, true);
         const auto memory =
             arguments.scratch(scratch, distance_transform_scratch(height, width));
         const Stream on = arguments.begin();
         py::gil_scoped_release unlocked;
-        distance_transform(in, distance, index, memory, limit, on);
+        distance_transform(in, distance, memory, limit, on);
       },
-      "mask"_a, "out"_a, "indices"_a, "scratch"_a, "limit_px"_a, "stream"_a = 0,
-      "mask bool or uint8 [H, W]; out float32 [H, W]; indices int32 [2, H, W] or None.");
+      "mask"_a, "out"_a, "scratch"_a, "limit_px"_a, "stream"_a = 0,
+      "mask bool or uint8 [H, W]; out float32 [H, W].");
   m.def(
       "distance_transform_scratch",
       [](i64 height, i64 width) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "core/half.h"
 #include "core/view.h"
 
 namespace trtseg {
@@ -41,6 +42,15 @@ TRTSEG_HD inline float bilinear(float top_left, float top_right, float bottom_le
                                 float bottom_right, float weight_y, float weight_x) {
   return lerp(lerp(top_left, top_right, weight_x), lerp(bottom_left, bottom_right, weight_x),
               weight_y);
+}
+
+// A map whose rows lie `stride` apart, at the place between its cells that two taps say.
+template <class T>
+TRTSEG_HD inline float bilinear_at(const T* map, i64 stride, const Tap& row, const Tap& column) {
+  const T *top = map + row.first * stride, *bottom = map + row.second * stride;
+  return bilinear(to_float(top[column.first]), to_float(top[column.second]),
+                  to_float(bottom[column.first]), to_float(bottom[column.second]), row.weight,
+                  column.weight);
 }
 
 }  // namespace trtseg

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/bilinear.h"
+#include "core/parallel.h"
 #include "core/simd.h"
 
 namespace trtseg {
@@ -63,5 +64,17 @@ class RowPair {
   const float* bottom_ = nullptr;
   float buffer_[2][kTile];
 };
+
+// Calls f(y0, y1, x0, count) over tiles of so many rows and up to kTile columns, in parallel.
+template <class F>
+void for_tiles(i64 height, i64 width, i64 rows, F&& f) {
+  const i64 tiles = (width + kTile - 1) / kTile, bands = (height + rows - 1) / rows;
+  parallel_for(tiles * bands, 1, [&](i64 begin, i64 end, int) {
+    for (i64 i = begin; i < end; ++i) {
+      const i64 y0 = i / tiles * rows, x0 = i % tiles * kTile;
+      f(y0, y0 + rows < height ? y0 + rows : height, x0, width - x0 < kTile ? width - x0 : kTile);
+    }
+  });
+}
 
 }  // namespace trtseg

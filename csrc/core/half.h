@@ -17,6 +17,12 @@ struct half {
   std::uint16_t bits;
 };
 
+// An instance of an operation, whose header says the rest; and those for both kinds of map.
+#define TRTSEG_INSTANCE(...) template decltype(__VA_ARGS__) __VA_ARGS__
+#define TRTSEG_FLOATS(operation) \
+  TRTSEG_INSTANCE(operation<float>); \
+  TRTSEG_INSTANCE(operation<half>)
+
 TRTSEG_HD inline float to_float(float value) { return value; }
 
 TRTSEG_HD inline float to_float(half value) {

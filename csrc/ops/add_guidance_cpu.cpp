@@ -71,9 +71,6 @@ void add_guidance(View<const T, 3> base, View<const T, 3> guidance, View<const f
   });
 }
 
-template void add_guidance<float>(View<const float, 3>, View<const float, 3>,
-                                  View<const float, 2>, View<float, 3>, float, Stream);
-template void add_guidance<half>(View<const half, 3>, View<const half, 3>, View<const float, 2>,
-                                 View<half, 3>, float, Stream);
+TRTSEG_FLOATS(add_guidance);
 
 }  // namespace trtseg

@@ -23,13 +23,9 @@ void best_map(View<const T, 3> maps, View<const S, 1> scores, View<T, 2> out, St
   check_cuda(cudaGetLastError(), "best_map");
 }
 
-template void best_map<float, float>(View<const float, 3>, View<const float, 1>,
-                                           View<float, 2>, Stream);
-template void best_map<float, half>(View<const float, 3>, View<const half, 1>,
-                                          View<float, 2>, Stream);
-template void best_map<half, float>(View<const half, 3>, View<const float, 1>,
-                                          View<half, 2>, Stream);
-template void best_map<half, half>(View<const half, 3>, View<const half, 1>, View<half, 2>,
-                                         Stream);
+TRTSEG_INSTANCE(best_map<float, float>);
+TRTSEG_INSTANCE(best_map<float, half>);
+TRTSEG_INSTANCE(best_map<half, float>);
+TRTSEG_INSTANCE(best_map<half, half>);
 
 }  // namespace trtseg

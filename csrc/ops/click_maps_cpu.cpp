@@ -98,7 +98,6 @@ void click_maps(View<const float, 3> points, ClickMaps with, View<T, 3> out, Str
   });
 }
 
-template void click_maps<float>(View<const float, 3>, ClickMaps, View<float, 3>, Stream);
-template void click_maps<half>(View<const float, 3>, ClickMaps, View<half, 3>, Stream);
+TRTSEG_FLOATS(click_maps);
 
 }  // namespace trtseg

@@ -14,13 +14,10 @@ TRTSEG_HD inline std::uint8_t mask_value(float probability, float threshold) {
 }
 
 // probability [h, w]; out [H, W] = 255 where the upsampled probability >= threshold, else 0;
-// out_probability [H, W] (optional) the upsampled probability. With previous [H, W] (optional), box
-// [4] receives (y0, x0, y1, x1), half open, around the pixels of `out` that differ from `previous`,
-// (0, 0, 0, 0) when there are none; previous and box come together. `previous` may be the same
-// memory as `out`. Rows of every map may be strided. T: float, half.
+// out_probability [H, W] (optional) the upsampled probability. Rows of every map may be strided.
+// T: float, half.
 template <class T>
 void compose_mask(View<const T, 2> probability, float threshold, View<std::uint8_t, 2> out,
-                  View<float, 2> out_probability, View<const std::uint8_t, 2> previous,
-                  View<std::int32_t, 1> box, Stream stream);
+                  View<float, 2> out_probability, Stream stream);
 
 }  // namespace trtseg

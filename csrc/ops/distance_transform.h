@@ -41,14 +41,11 @@ TRTSEG_HD inline float exact_root(std::int32_t squared) {
                              : static_cast<float>(sqrt(static_cast<double>(squared)));
 }
 
-// mask [H, W] (nonzero is True), rows may be strided; out [H, W] and indices [2, H, W] (y, x), rows
-// may be strided, indices optional. limit > 0, may be infinite: out = min(limit, distance). Where no
-// True pixel exists: out = limit, indices = -1. The index is that of a nearest pixel also where the
-// distance was truncated. Which of several equally near pixels is named is not specified.
+// mask [H, W] (nonzero is True) and out [H, W], rows may be strided. limit > 0, may be infinite:
+// out = min(limit, distance). Where no True pixel exists: out = limit.
 // scratch: at least distance_transform_scratch(H, W) bytes, aligned to 16, contents irrelevant.
 i64 distance_transform_scratch(i64 height, i64 width);
 void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
-                        View<std::int32_t, 3> indices, View<std::uint8_t, 1> scratch, float limit,
-                        Stream stream);
+                        View<std::uint8_t, 1> scratch, float limit, Stream stream);
 
 }  // namespace trtseg

@@ -92,17 +92,16 @@ int build_envelope(const u16* distance, const i32* squared, i64 width, i32 skip_
   return count;
 }
 
-// squared[x] = min(squared[x], parabola of `site`), and which column won, if anyone asks.
-inline void lower_segment(Site site, i64 begin, i64 end, i32* squared, i32* nearest) {
+// squared[x] = min(squared[x], parabola of `site`).
+inline void lower_segment(Site site, i64 begin, i64 end, i32* squared) {
   for (i64 x = begin; x < end; ++x) {
     const i32 d = static_cast<i32>(x) - site.x, candidate = d * d + site.squared;
-    if (nearest != nullptr) nearest[x] = candidate < squared[x] ? site.x : nearest[x];
     squared[x] = candidate < squared[x] ? candidate : squared[x];
   }
 }
 
 TRTSEG_CLONES
-void lower_row(const Site* sites, int count, i64 width, i32* squared, i32* nearest) {
+void lower_row(const Site* sites, int count, i64 width, i32* squared) {
   i64 begin = 0;
   for (int k = 0; k < count && begin < width; ++k) {
     i64 end = width;
@@ -110,65 +109,39 @@ void lower_row(const Site* sites, int count, i64 width, i32* squared, i32* neare
       end = first_closer(sites[k].x, sites[k].squared, sites[k + 1].x, sites[k + 1].squared);
       end = end < width ? end : width;
     }
-    lower_segment(sites[k], begin, end, squared, nearest);
+    lower_segment(sites[k], begin, end, squared);
     begin = end > begin ? end : begin;
   }
 }
 
 struct Scratch {
   u16* distance;  // [H, W], within columns
-  char* rows;     // one block per worker: sites, squares, nearest columns
+  char* rows;     // one block per worker: sites, squares
   i64 row_bytes;
 };
 
 i64 plane_bytes(i64 height, i64 width) { return (height * width * 2 + 63) / 64 * 64; }
-i64 row_bytes(i64 width) { return (width * 16 + 63) / 64 * 64; }
+i64 row_bytes(i64 width) { return (width * 12 + 63) / 64 * 64; }
 
-void write_indices(View<const std::uint8_t, 2> mask, View<i32, 3> indices, i64 y,
-                   const u16* distance, const i32* nearest) {
-  i32* rows = indices.row(0, y);
-  i32* columns = indices.row(1, y);
-  for (i64 x = 0; x < mask.shape[1]; ++x) {
-    const i64 column = nearest[x], d = distance[column];
-    const bool above = d <= y && mask(y - d, column) != 0;
-    rows[x] = static_cast<i32>(above ? y - d : y + d);
-    columns[x] = static_cast<i32>(column);
-  }
-}
-
-void fill_empty_row(View<float, 2> out, View<i32, 3> indices, i64 y, float limit) {
-  for (i64 x = 0; x < out.shape[1]; ++x) out(y, x) = limit;
-  if (!indices) return;
-  for (i64 x = 0; x < out.shape[1]; ++x) indices(0, y, x) = indices(1, y, x) = -1;
-}
-
-void transform_row(View<const std::uint8_t, 2> mask, View<float, 2> out, View<i32, 3> indices,
-                   const Scratch& scratch, i64 y, int worker, float limit) {
-  const i64 width = mask.shape[1];
+void transform_row(View<float, 2> out, const Scratch& scratch, i64 y, int worker, float limit) {
+  const i64 width = out.shape[1];
   const u16* distance = scratch.distance + y * width;
   Site* sites = reinterpret_cast<Site*>(scratch.rows + worker * scratch.row_bytes);
   i32* squared = reinterpret_cast<i32*>(sites + width);
-  i32* nearest = indices ? squared + width : nullptr;
   square(distance, squared, width);
-  if (nearest != nullptr) {
-    for (i64 x = 0; x < width; ++x) nearest[x] = static_cast<i32>(x);
-  }
-  // What is farther than the limit within its own column changes nothing but an index.
+  // What is farther than the limit within its own column changes nothing.
   const double bound = static_cast<double>(limit) * limit;
-  const i32 skip_from = nearest == nullptr && bound < kFar ? static_cast<i32>(bound) + 1 : kFar;
+  const i32 skip_from = bound < kFar ? static_cast<i32>(bound) + 1 : kFar;
   const int count = build_envelope(distance, squared, width, skip_from, sites);
-  lower_row(sites, count, width, squared, nearest);
+  lower_row(sites, count, width, squared);
   const i32 most = largest(squared, width);
   if (most == kFar && skip_from == kFar) {  // nothing was skipped: no column has a True pixel
-    fill_empty_row(out, indices, y, limit);
-    return;
-  }
-  if (most < (1 << 24)) {
+    for (i64 x = 0; x < width; ++x) out(y, x) = limit;
+  } else if (most < (1 << 24)) {
     small_roots(squared, out.row(y), limit, width);
   } else {
     large_roots(squared, out.row(y), limit, width);
   }
-  if (nearest != nullptr) write_indices(mask, indices, y, distance, nearest);
 }
 
 }  // namespace
@@ -178,8 +151,7 @@ i64 distance_transform_scratch(i64 height, i64 width) {
 }
 
 void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
-                             View<i32, 3> indices, View<std::uint8_t, 1> memory, float limit,
-                             Stream) {
+                        View<std::uint8_t, 1> memory, float limit, Stream) {
   const i64 height = mask.shape[0], width = mask.shape[1];
   Scratch scratch;
   scratch.distance = reinterpret_cast<u16*>(memory.data);
@@ -198,7 +170,7 @@ void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
   });
   parallel_for(height, 8192 / width + 1, [=](i64 begin, i64 end, int worker) {
     for (i64 y = begin; y < end; ++y) {
-      transform_row(mask, out, indices, scratch, y, worker, limit);
+      transform_row(out, scratch, y, worker, limit);
     }
   });
 }

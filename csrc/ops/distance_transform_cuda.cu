@@ -86,36 +86,20 @@ static __device__ i32 search_by_warp(const u16* distance, int x, int first, int 
   return best.squared == INT_MAX ? -1 : best.column;
 }
 
-// Over the columns first .. last, alike for all lanes of a warp, by each lane for its own x.
-static __device__ Lowest search_by_lane(const u16* distance, int x, int first, int last) {
-  Lowest best{INT_MAX, -1};
+// The lowest over the columns first .. last, alike for all lanes of a warp, by each lane for its x.
+static __device__ i32 search_by_lane(const u16* distance, int x, int first, int last) {
+  i32 lowest = INT_MAX;
 #pragma unroll 4
   for (int v = first; v <= last; ++v) {
     const i32 candidate = parabola(distance, v, x);
-    if (candidate < best.squared) best = {candidate, v};
+    lowest = candidate < lowest ? candidate : lowest;
   }
-  return best;
-}
-
-static __device__ void write_pixel(View<const std::uint8_t, 2> mask, View<float, 2> out,
-                                   View<i32, 3> indices, const u16* distance, i64 y, int x,
-                                   Lowest best, float limit) {
-  const float root = best.column < 0 ? limit : exact_root(best.squared);
-  out(y, x) = root < limit ? root : limit;
-  if (!indices) return;
-  i64 row = -1;
-  if (best.column >= 0) {
-    const i64 d = distance[best.column];
-    row = d <= y && mask(y - d, best.column) != 0 ? y - d : y + d;
-  }
-  indices(0, y, x) = static_cast<i32>(row);
-  indices(1, y, x) = best.column;
+  return lowest;
 }
 
 // A block takes a row. Anchor k stands at pixel min(32 k, width - 1).
 static __global__ void __launch_bounds__(kThreads)
-    row_minimum(View<const std::uint8_t, 2> mask, View<const u16, 2> distances, View<float, 2> out,
-                View<i32, 3> indices, float limit) {
+    row_minimum(View<const u16, 2> distances, View<float, 2> out, float limit) {
   __shared__ i32 anchor[kMaxAnchors];
   const i64 y = blockIdx.x;
   const int width = static_cast<int>(out.shape[1]), last = (width + 30) / 32;
@@ -144,11 +128,11 @@ static __global__ void __launch_bounds__(kThreads)
   }
   for (int k = warp; 32 * k < width; k += kWarps) {
     const int x = 32 * k + lane, next = k < last ? k + 1 : last;
-    Lowest best{INT_MAX, -1};
     // Lanes beyond the row repeat its last pixel: from farther off, a square could overflow.
     const int inside = x < width ? x : width - 1;
-    if (!empty) best = search_by_lane(distance, inside, anchor[k], anchor[next]);
-    if (x < width) write_pixel(mask, out, indices, distance, y, x, best, limit);
+    const float root =
+        empty ? limit : exact_root(search_by_lane(distance, inside, anchor[k], anchor[next]));
+    if (x < width) out(y, x) = root < limit ? root : limit;
   }
 }
 
@@ -159,8 +143,7 @@ i64 distance_transform_scratch(i64 height, i64 width) {
 }
 
 void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
-                              View<i32, 3> indices, View<std::uint8_t, 1> scratch, float limit,
-                              Stream stream) {
+                        View<std::uint8_t, 1> scratch, float limit, Stream stream) {
   const cudaStream_t on = cuda_stream(stream);
   const i64 height = mask.shape[0], width = mask.shape[1], bands = (height + kBand - 1) / kBand;
   const auto distance = make_view(reinterpret_cast<u16*>(scratch.data), height, width);
@@ -173,8 +156,7 @@ void distance_transform(View<const std::uint8_t, 2> mask, View<float, 2> out,
   check_cuda(cudaGetLastError(), "distance_transform");
   column_distance<<<columns, 128, 0, on>>>(read_words, distance);
   check_cuda(cudaGetLastError(), "distance_transform");
-  row_minimum<<<static_cast<unsigned>(height), kThreads, 0, on>>>(mask, read_distance, out, indices,
-                                                                  limit);
+  row_minimum<<<static_cast<unsigned>(height), kThreads, 0, on>>>(read_distance, out, limit);
   check_cuda(cudaGetLastError(), "distance_transform");
 }
 

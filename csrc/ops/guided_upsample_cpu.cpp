@@ -1,7 +1,6 @@
 #include "ops/guided_upsample.h"
 
 #include "core/expand.h"
-#include "core/parallel.h"
 
 namespace trtseg {
 namespace {
@@ -60,19 +59,6 @@ void apply(const RowPair& values, const RowPair& slopes, const RowPair& means, c
   }
 }
 
-// Calls f(y0, y1, x0, count) over tiles, in parallel.
-template <class F>
-void for_tiles(i64 height, i64 width, F&& f) {
-  const i64 tiles = (width + kTile - 1) / kTile, bands = (height + kRows - 1) / kRows;
-  parallel_for(tiles * bands, 1, [&](i64 begin, i64 end, int) {
-    for (i64 i = begin; i < end; ++i) {
-      const i64 y0 = i / tiles * kRows, x0 = i % tiles * kTile;
-      f(y0, y0 + kRows < height ? y0 + kRows : height, x0,
-        width - x0 < kTile ? width - x0 : kTile);
-    }
-  });
-}
-
 }  // namespace
 
 template <class T>
@@ -80,7 +66,7 @@ void guided_upsample(View<const T, 2> values, View<const float, 2> coarse,
                      View<const float, 2> guide, float epsilon, View<float, 3> model,
                      View<float, 2> out, Stream) {
   const i64 h = values.shape[0], w = values.shape[1];
-  for_tiles(h, w, [&](i64 y0, i64 y1, i64 x0, i64 count) {
+  for_tiles(h, w, kRows, [&](i64 y0, i64 y1, i64 x0, i64 count) {
     Window value_window, guide_window;
     for (i64 y = y0; y < y1; ++y) {
       value_window.load(values, y, x0, count);
@@ -89,7 +75,7 @@ void guided_upsample(View<const T, 2> values, View<const float, 2> coarse,
     }
   });
   const float scale = tap_scale(h, out.shape[0]);
-  for_tiles(out.shape[0], out.shape[1], [&](i64 y0, i64 y1, i64 x0, i64 count) {
+  for_tiles(out.shape[0], out.shape[1], kRows, [&](i64 y0, i64 y1, i64 x0, i64 count) {
     ColumnTaps taps;
     RowPair value_rows, slope_rows, mean_rows;
     make_column_taps(taps, x0, count, w, out.shape[1]);
@@ -104,11 +90,6 @@ void guided_upsample(View<const T, 2> values, View<const float, 2> coarse,
   });
 }
 
-template void guided_upsample<float>(View<const float, 2>, View<const float, 2>,
-                                     View<const float, 2>, float, View<float, 3>, View<float, 2>,
-                                     Stream);
-template void guided_upsample<half>(View<const half, 2>, View<const float, 2>,
-                                    View<const float, 2>, float, View<float, 3>, View<float, 2>,
-                                    Stream);
+TRTSEG_FLOATS(guided_upsample);
 
 }  // namespace trtseg

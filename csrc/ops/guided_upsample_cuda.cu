@@ -27,18 +27,6 @@ static __global__ void guided_model_kernel(View<const T, 2> values, View<const f
   }
 }
 
-struct Corners {
-  Tap row, column;
-
-  template <class T>
-  __device__ float operator()(const T* map, i64 stride) const {
-    const T *top = map + row.first * stride, *bottom = map + row.second * stride;
-    return bilinear(to_float(top[column.first]), to_float(top[column.second]),
-                    to_float(bottom[column.first]), to_float(bottom[column.second]), row.weight,
-                    column.weight);
-  }
-};
-
 // A thread makes a pixel.
 template <class T>
 static __global__ void guided_kernel(View<const T, 2> values, View<const float, 2> guide,
@@ -47,14 +35,14 @@ static __global__ void guided_kernel(View<const T, 2> values, View<const float, 
   const i64 height = out.shape[0], width = out.shape[1];
   const i64 x = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (x >= width) return;
-  Corners upsampled;
-  upsampled.column = make_tap(x, scale_x, values.shape[1]);
+  const Tap column = make_tap(x, scale_x, values.shape[1]);
   for (i64 y = static_cast<i64>(blockIdx.y) * blockDim.y + threadIdx.y; y < height;
        y += static_cast<i64>(gridDim.y) * blockDim.y) {
-    upsampled.row = make_tap(y, scale_y, values.shape[0]);
-    out(y, x) = guided_value(upsampled(values.data, values.stride[0]),
-                             upsampled(model.row(0, 0), model.stride[1]),
-                             upsampled(model.row(1, 0), model.stride[1]), guide(y, x));
+    const Tap row = make_tap(y, scale_y, values.shape[0]);
+    out(y, x) = guided_value(bilinear_at(values.data, values.stride[0], row, column),
+                             bilinear_at(model.row(0, 0), model.stride[1], row, column),
+                             bilinear_at(model.row(1, 0), model.stride[1], row, column),
+                             guide(y, x));
   }
 }
 
@@ -76,11 +64,6 @@ void guided_upsample(View<const T, 2> values, View<const float, 2> coarse,
   check_cuda(cudaGetLastError(), "guided_upsample");
 }
 
-template void guided_upsample<float>(View<const float, 2>, View<const float, 2>,
-                                     View<const float, 2>, float, View<float, 3>, View<float, 2>,
-                                     Stream);
-template void guided_upsample<half>(View<const half, 2>, View<const float, 2>,
-                                    View<const float, 2>, float, View<float, 3>, View<float, 2>,
-                                    Stream);
+TRTSEG_FLOATS(guided_upsample);
 
 }  // namespace trtseg

@@ -86,10 +86,6 @@ void hypercolumn(Levels<const T> levels, View<const T, 3> image,
   });
 }
 
-template void hypercolumn<float>(Levels<const float>, View<const float, 3>,
-                                      View<const float, 2>, View<const float, 1>, View<float, 3>,
-                                      Stream);
-template void hypercolumn<half>(Levels<const half>, View<const half, 3>, View<const float, 2>,
-                                     View<const float, 1>, View<half, 3>, Stream);
+TRTSEG_FLOATS(hypercolumn);
 
 }  // namespace trtseg

@@ -156,22 +156,7 @@ void jaccard_gradient(View<const std::uint8_t, 2> target,
   }
 }
 
-template void jaccard<float>(View<const float, 3>, View<const std::uint8_t, 2>,
-                                  View<const std::int32_t, 2>, View<const std::int32_t, 2>,
-                                  View<float, 1>, View<float, 1>, View<float, 2>,
-                                  View<std::uint8_t, 1>, Stream);
-template void jaccard<half>(View<const half, 3>, View<const std::uint8_t, 2>,
-                                 View<const std::int32_t, 2>, View<const std::int32_t, 2>,
-                                 View<float, 1>, View<float, 1>, View<float, 2>,
-                                 View<std::uint8_t, 1>, Stream);
-template void jaccard_gradient<float>(View<const std::uint8_t, 2>,
-                                           View<const std::int32_t, 2>,
-                                           View<const std::int32_t, 2>, View<const float, 2>,
-                                           View<const float, 1>, View<const float, 1>,
-                                           View<float, 3>, Stream);
-template void jaccard_gradient<half>(View<const std::uint8_t, 2>, View<const std::int32_t, 2>,
-                                          View<const std::int32_t, 2>, View<const float, 2>,
-                                          View<const float, 1>, View<const float, 1>,
-                                          View<half, 3>, Stream);
+TRTSEG_FLOATS(jaccard);
+TRTSEG_FLOATS(jaccard_gradient);
 
 }  // namespace trtseg

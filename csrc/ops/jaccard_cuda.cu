@@ -243,16 +243,7 @@ void jaccard_gradient(View<const std::uint8_t, 2> target,
   check_cuda(cudaGetLastError(), "jaccard_gradient");
 }
 
-#define INSTANTIATE(T)                                                                          \
-  template void jaccard<T>(View<const T, 3>, View<const std::uint8_t, 2>,                 \
-                                 View<const std::int32_t, 2>, View<const std::int32_t, 2>,      \
-                                 View<float, 1>, View<float, 1>, View<float, 2>,                \
-                                 View<std::uint8_t, 1>, Stream);                                \
-  template void jaccard_gradient<T>(                                                      \
-      View<const std::uint8_t, 2>, View<const std::int32_t, 2>, View<const std::int32_t, 2>,    \
-      View<const float, 2>, View<const float, 1>, View<const float, 1>, View<T, 3>, Stream);
-INSTANTIATE(float)
-INSTANTIATE(half)
-#undef INSTANTIATE
+TRTSEG_FLOATS(jaccard);
+TRTSEG_FLOATS(jaccard_gradient);
 
 }  // namespace trtseg

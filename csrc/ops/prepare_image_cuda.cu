@@ -24,17 +24,11 @@ void prepare_image(View<const S, 3> pixels, Preparation with, View<T, 3> out, St
   check_cuda(cudaGetLastError(), "prepare_image");
 }
 
-template void prepare_image<std::uint8_t, float>(View<const std::uint8_t, 3>, Preparation,
-                                  View<float, 3>, Stream);
-template void prepare_image<std::uint8_t, half>(View<const std::uint8_t, 3>, Preparation,
-                                  View<half, 3>, Stream);
-template void prepare_image<float, float>(View<const float, 3>, Preparation,
-                                  View<float, 3>, Stream);
-template void prepare_image<float, half>(View<const float, 3>, Preparation,
-                                  View<half, 3>, Stream);
-template void prepare_image<half, float>(View<const half, 3>, Preparation,
-                                  View<float, 3>, Stream);
-template void prepare_image<half, half>(View<const half, 3>, Preparation,
-                                  View<half, 3>, Stream);
+TRTSEG_INSTANCE(prepare_image<std::uint8_t, float>);
+TRTSEG_INSTANCE(prepare_image<std::uint8_t, half>);
+TRTSEG_INSTANCE(prepare_image<float, float>);
+TRTSEG_INSTANCE(prepare_image<float, half>);
+TRTSEG_INSTANCE(prepare_image<half, float>);
+TRTSEG_INSTANCE(prepare_image<half, half>);
 
 }  // namespace trtseg

@@ -24,13 +24,11 @@ class Raw:
     def _scratch(self, size):
         return self._device(np.full(max(size, 16), 171, np.uint8))
 
-    def distance_transform(self, mask, limit_px=np.inf, return_indices=False):
-        height, width = mask.shape
+    def distance_transform(self, mask, limit_px=np.inf):
         out = self._out(mask.shape, np.float32)
-        indices = self._out((2, height, width), np.int32) if return_indices else None
-        scratch = self._scratch(self.module.distance_transform_scratch(height, width))
-        self.module.distance_transform(self._in(mask), out, indices, scratch, limit_px)
-        return (self._host(out), self._host(indices)) if return_indices else self._host(out)
+        scratch = self._scratch(self.module.distance_transform_scratch(*mask.shape))
+        self.module.distance_transform(self._in(mask), out, scratch, limit_px)
+        return self._host(out)
 
     def _maps(self, array):
         """Maps of many channels, in the layout that the networks have them in."""
@@ -72,20 +70,11 @@ class Raw:
         )
         return self._host(loss), self._host(penalty), self._host(grad)
 
-    def compose_mask(self, probability, size, threshold=0.5, previous=None, in_place=False):
-        """(mask, probability, box); `in_place` compares with and overwrites one array."""
-        previous = None if previous is None else self._device(previous.copy())
-        out = previous if in_place else self._out(size, np.uint8)
-        upsampled = self._out(size, np.float32)
-        box = None if previous is None else self._out(4, np.int32)
-        self.module.compose_mask(
-            self._in(probability), threshold, out, upsampled, previous, box
-        )
-        return (
-            self._host(out),
-            self._host(upsampled),
-            None if box is None else self._host(box),
-        )
+    def compose_mask(self, probability, size, threshold=0.5):
+        """(mask, probability)."""
+        out, upsampled = self._out(size, np.uint8), self._out(size, np.float32)
+        self.module.compose_mask(self._in(probability), threshold, out, upsampled)
+        return self._host(out), self._host(upsampled)
 
     def guided_upsample(self, values, coarse, guide, epsilon):
         """(the map, its model)."""
@@ -137,11 +126,8 @@ class Torch:
             return None
         return self._torch.from_numpy(array.copy()).requires_grad_(grad)
 
-    def distance_transform(self, mask, limit_px=np.inf, return_indices=False):
-        found = self._ops.distance_transform(
-            self._in(mask), limit_px=limit_px, return_indices=return_indices
-        )
-        return tuple(part.numpy() for part in found) if return_indices else found.numpy()
+    def distance_transform(self, mask, limit_px=np.inf):
+        return self._ops.distance_transform(self._in(mask), limit_px=limit_px).numpy()
 
     def hypercolumn(self, levels, size, image=None, image_weight=None, bias=None):
         return self._ops.hypercolumn(
@@ -166,17 +152,11 @@ class Torch:
         self._torch.autograd.backward([loss, penalty], [self._in(weight) for weight in weights])
         return (*values, masks.grad.numpy())
 
-    def compose_mask(self, probability, size, threshold=0.5, previous=None, in_place=False):
-        previous = self._in(previous)
-        mask, upsampled, box = self._ops.compose_mask(
-            self._in(probability),
-            size,
-            threshold=threshold,
-            previous=previous,
-            return_probability=True,
-            out=previous if in_place else None,
+    def compose_mask(self, probability, size, threshold=0.5):
+        mask, upsampled = self._ops.compose_mask(
+            self._in(probability), size, threshold=threshold, return_probability=True
         )
-        return mask.numpy(), upsampled.numpy(), None if box is None else box.numpy()
+        return mask.numpy(), upsampled.numpy()
 
     def guided_upsample(self, values, coarse, guide, epsilon):
         model = self._in(np.full((2, *values.shape), 77, np.float32))

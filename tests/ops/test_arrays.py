@@ -100,7 +100,7 @@ def test_scratch_is_checked():
     mask, out = np.ones((4, 5), bool), np.full((4, 5), 3, np.float32)
     size = _cpu.distance_transform_scratch(4, 5)
     with pytest.raises(ValueError, match=f"scratch: expected at least {size} bytes, got 8"):
-        _cpu.distance_transform(mask, out, None, np.empty(8, np.uint8), 9.0)
+        _cpu.distance_transform(mask, out, np.empty(8, np.uint8), 9.0)
     assert (out == 3).all()
 
 
@@ -150,7 +150,7 @@ def test_refuses_rows_that_overlap():
 
 
 def compose(probability, out, upsampled):
-    _cpu.compose_mask(probability, 0.5, out, upsampled, None, None)
+    _cpu.compose_mask(probability, 0.5, out, upsampled)
 
 
 def test_crops_of_one_array_lie_apart():

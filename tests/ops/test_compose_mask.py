@@ -19,8 +19,7 @@ def smooth(rng, size, dtype):
 @pytest.mark.parametrize("source", SOURCES, ids=ids)
 def test_matches_reference(backend, source, size, dtype, rng):
     probability = smooth(rng, source, dtype)
-    mask, upsampled, box = backend.compose_mask(probability, size)
-    assert box is None
+    mask, upsampled = backend.compose_mask(probability, size)
     assert mask.dtype == np.uint8
     assert upsampled.dtype == np.float32
     expected = reference.compose_mask(probability, size)
@@ -38,26 +37,6 @@ def test_threshold_is_inclusive(backend):
     assert (backend.compose_mask(probability, (5, 6), threshold=above)[0] == 0).all()
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("size", SHAPES, ids=ids)
-def test_box_of_changes(backend, size, in_place, rng):
-    probability = smooth(rng, (7, 5), np.float32)
-    mask, _, _ = backend.compose_mask(probability, size)
-    _, _, box = backend.compose_mask(probability, size, previous=mask, in_place=in_place)
-    np.testing.assert_array_equal(box, [0, 0, 0, 0])
-    for _ in range(5):
-        previous = mask.copy()
-        for _ in range(rng.integers(1, 3)):
-            previous[rng.integers(size[0]), rng.integers(size[1])] ^= 255
-        found, _, box = backend.compose_mask(
-            probability, size, previous=previous, in_place=in_place
-        )
-        np.testing.assert_array_equal(found, mask)
-        np.testing.assert_array_equal(box, reference.changed_box(mask, previous))
-    _, _, box = backend.compose_mask(probability, size, previous=255 - mask, in_place=in_place)
-    np.testing.assert_array_equal(box, [0, 0, *size])
-
-
 def test_strided_source_and_out(rng):
     maps = smooth(rng, (6, 20, 30), np.float32)
     probability = maps[3, 2:15, 4:20]
@@ -71,15 +50,11 @@ def test_strided_source_and_out(rng):
 
 def test_public_results(rng):
     probability = smooth(rng, (4, 4), np.float32)
-    mask, upsampled, box = compose_mask(probability, (8, 8))
+    mask, upsampled = compose_mask(probability, (8, 8))
     assert upsampled is None
-    assert box is None
-    again, upsampled, box = compose_mask(
-        probability, (8, 8), previous=mask, return_probability=True, out=mask
-    )
+    again, upsampled = compose_mask(probability, (8, 8), return_probability=True, out=mask)
     assert again is mask
     assert upsampled.shape == (8, 8)
-    assert box.dtype == np.int32
 
 
 def test_refuses_wrong_arguments(rng):
@@ -93,18 +68,10 @@ def test_refuses_wrong_arguments(rng):
         compose_mask(probability[:0], (8, 8), out=out)
     with pytest.raises(ValueError, match="threshold: expected a number, got nan"):
         compose_mask(probability, (8, 8), threshold=np.nan, out=out)
-    with pytest.raises(ValueError, match=r"previous: expected shape \[8, 8\], got \[8, 9\]"):
-        compose_mask(probability, (8, 8), previous=np.zeros((8, 9), np.uint8), out=out)
     with pytest.raises(TypeError, match="out: expected uint8, got int32"):
         compose_mask(probability, (8, 8), out=out.astype(np.int32))
     with pytest.raises(TypeError, match="out: expected uint8, got bool"):
         compose_mask(probability, (8, 8), out=np.zeros((8, 8), bool))
-    with pytest.raises(TypeError, match="previous: expected uint8, got bool"):
-        compose_mask(probability, (8, 8), previous=np.zeros((8, 8), bool), out=out)
     with pytest.raises(TypeError, match="threshold: expected a number, got NoneType"):
         compose_mask(probability, (8, 8), threshold=None, out=out)
-    taller = np.full((9, 8), 9, np.uint8)
-    with pytest.raises(ValueError, match="out: expected memory apart from previous"):
-        compose_mask(probability, (8, 8), previous=taller[1:], out=taller[:8])
-    assert (taller == 9).all()
     assert (out == 9).all()

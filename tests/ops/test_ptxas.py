@@ -40,7 +40,7 @@ def report(source, folder):
     kept = ROOT / "build" / "ptxas" / f"{source.stem}-{key.hexdigest()[:16]}.txt"
     if not kept.exists():
         done = subprocess.run(
-            [NVCC, *FLAGS, "-c", str(source), "-o", str(folder / "object.o")],
+            [NVCC, *FLAGS, "-fatbin", str(source), "-o", str(folder / "kernels.fatbin")],
             capture_output=True,
             text=True,
             check=False,

@@ -14,7 +14,6 @@ def distance_transform(
     mask: Any,
     *,
     limit_px: float | None = None,
-    return_indices: bool = False,
     out: Any = None,
     stream: int = 0,
 ) -> Any:
@@ -26,16 +25,13 @@ def distance_transform(
     Args:
         mask: bool or uint8 [H, W], nonzero is True; rows may lie apart; sides at most 32767.
         limit_px: larger distances become this, which saves time; > 0; None for no limit.
-        return_indices: also return which pixel is nearest.
         out: float32 [H, W] to write into, rows may lie apart; allocated when None.
         stream: CUDA stream handle; 0 for the default one (torch's current one for its tensors);
             ignored on the CPU.
 
     Returns:
-        The distances, 0 on True pixels, on the device of `mask`; with `return_indices` a pair
-        (distances, int32 [2, H, W]) where the second holds (y, x) of a nearest True pixel (which of
-        several equally near ones is not specified), also where the distance was truncated.
-        Without any True pixel: `limit_px` (infinity without limit), and -1.
+        The distances, 0 on True pixels, on the device of `mask`. Without any True pixel: `limit_px`
+        (infinity without limit).
 
     Raises:
         TypeError: array library or dtype not supported.
@@ -50,6 +46,5 @@ def distance_transform(
     scratch_size = backend.distance_transform_scratch(height, width)
     scratch = empty(mask, (scratch_size,), np.uint8, stream)
     target = empty(mask, (height, width), np.float32, stream) if out is None else out
-    indices = empty(mask, (2, height, width), np.int32, stream) if return_indices else None
-    run(backend.distance_transform, mask, target, indices, scratch, limit, stream=stream)
-    return (target, indices) if return_indices else target
+    run(backend.distance_transform, mask, target, scratch, limit, stream=stream)
+    return target

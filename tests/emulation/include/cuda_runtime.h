@@ -90,16 +90,6 @@ inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits ? __builtin_clz(static_cast<unsigned>(bits)) : 32; }
 
 // Threads run one at a time, so a plain read and write is atomic here.
-inline int atomicMin(int* address, int value) {
-  const int old = *address;
-  if (value < old) *address = value;
-  return old;
-}
-inline int atomicMax(int* address, int value) {
-  const int old = *address;
-  if (value > old) *address = value;
-  return old;
-}
 inline int atomicAdd(int* address, int value) {
   const int old = *address;
   *address += value;

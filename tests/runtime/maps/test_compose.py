@@ -31,7 +31,8 @@ def test_what_has_changed_is_the_box_of_the_difference(seed: int) -> None:
             region = (int(y[0]), int(x[0]), int(y[1]), int(x[1]))
         values = blob(random)[region[0] : region[2], region[1] : region[3]].copy()
         out = np.full(SIZE, 7, np.uint8)
-        box, changed = compose(memory, values, region, 0.5, out, previous, previous_box)
+        box = compose(memory, values, region, 0.5, out)
+        changed = changes(out, previous, box, previous_box)
         wanted = np.zeros(SIZE, np.uint8)
         wanted[region[0] : region[2], region[1] : region[3]] = np.where(values > 0.5, 255, 0)
         np.testing.assert_array_equal(out, wanted)
@@ -46,5 +47,7 @@ def test_beyond_the_two_masks_nothing_is_read() -> None:
     mask[10:20, 10:20] = previous[12:25, 8:18] = 255
     previous[50:] = 255  # no part of its box: not looked at
     assert changes(mask, previous, (10, 10, 20, 20), (12, 8, 25, 18)) == (10, 8, 25, 20)
-    assert changes(mask, previous, None, (15, 15, 18, 18)) is None
+    assert changes(mask, previous, None, (12, 8, 25, 18)) == (12, 8, 25, 18)
+    assert changes(mask, previous, (10, 10, 20, 20), None) == (10, 10, 20, 20)
+    assert changes(mask, previous, None, None) is None
     assert changes(mask, mask, (10, 10, 20, 20), (10, 10, 20, 20)) is None

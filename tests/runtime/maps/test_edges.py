@@ -9,7 +9,7 @@ import pytest
 from trtseg import Segmenter
 from trtseg.runtime.engine import HostMemory
 from trtseg.runtime.maps.edges import Edges, make_guide
-from trtseg.runtime.maps.tidy import USUAL, Tidy
+from trtseg.runtime.maps.tidy import Tidy
 from trtseg.types import Click
 
 SIZE, GRID, STRIDE = (96, 128), (24, 32), 4
@@ -24,9 +24,9 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(image[None, None], 3, 1), inside
 
 
-def edges(image: np.ndarray, tidy: Tidy = USUAL) -> Edges:
+def edges(image: np.ndarray, tidy: Tidy | None = None) -> Edges:
     guide = make_guide(HostMemory(), image, STRIDE)
-    return Edges(HostMemory(), guide, tidy, SIZE, 0.5, 1 / 127.5)
+    return Edges(HostMemory(), guide, tidy or Tidy(), SIZE, 0.5, 1 / 127.5)
 
 
 def coarse(inside: np.ndarray) -> np.ndarray:

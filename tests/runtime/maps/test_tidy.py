@@ -27,7 +27,7 @@ def scene() -> np.ndarray:
 
 def parts(probability: np.ndarray) -> tuple[int, int]:
     """(islands, holes) of the mask at the image's size."""
-    mask, _, _ = ops.compose_mask(probability, SIZE)
+    mask, _ = ops.compose_mask(probability, SIZE)
     islands = cv2.connectedComponents(mask, connectivity=8)[0] - 1
     ground = np.pad(255 - mask, 1, constant_values=255)
     return islands, cv2.connectedComponents(ground, connectivity=4)[0] - 2

@@ -22,10 +22,8 @@ def compose(
     region: Region,
     threshold: float,
     out: np.ndarray,
-    previous: np.ndarray | None = None,
-    previous_box: Region | None = None,
     composed: np.ndarray | None = None,
-) -> tuple[Region | None, Region | None]:
+) -> Region | None:
     """Write the mask of a map that lies over a region; outside of it the mask is empty.
 
     Args:
@@ -34,23 +32,18 @@ def compose(
         region: where it lies in the image.
         threshold: a pixel is object from this probability on.
         out: uint8 [H, W] on the host, of the image's size; receives 0 and 255.
-        previous: the mask before, another array; None for an empty one.
-        previous_box: `box_of(previous)`.
         composed: uint8 of the region's size: the map's mask, where a click has made it already.
 
     Returns:
-        (box of the object, box of the pixels that changed).
+        The box of the object.
     """
     y0, x0, y1, x1 = region
     size = y1 - y0, x1 - x0
     if size != out.shape:
         out.fill(0)
     inner = out[y0:y1, x0:x1]
-    old = None if previous is None else previous[y0:y1, x0:x1]
     if isinstance(probability, np.ndarray):
-        _, _, changed = ops.compose_mask(
-            probability, size, threshold=threshold, previous=old, out=inner
-        )
+        ops.compose_mask(probability, size, threshold=threshold, out=inner)
     else:
         if composed is None:
             made = memory.empty(size, np.dtype(np.uint8))
@@ -60,30 +53,20 @@ def compose(
                 )
             composed = memory.host(made)
         np.copyto(inner, composed)
-        changed = None
     found = box_of(inner)
-    box = None if found is None else (found[0] + y0, found[1] + x0, found[2] + y0, found[3] + x0)
-    if previous is None or previous_box is None:
-        return box, box
-    within = all(
-        previous_box[i] >= region[i] and previous_box[i + 2] <= region[i + 2] for i in (0, 1)
-    )
-    if changed is None or not within:
-        return box, changes(out, previous, box, previous_box)
-    top, left, bottom, right = (int(side) for side in changed)
-    if bottom <= top:
-        return box, None
-    return box, (top + y0, left + x0, bottom + y0, right + x0)
+    return None if found is None else (found[0] + y0, found[1] + x0, found[2] + y0, found[3] + x0)
 
 
 def changes(
-    mask: np.ndarray, previous: np.ndarray, box: Region | None, previous_box: Region
+    mask: np.ndarray, previous: np.ndarray, box: Region | None, previous_box: Region | None
 ) -> Region | None:
-    """The box of the pixels that differ, of two masks with their boxes (`box` may be none).
+    """The box of the pixels that differ, of two masks with their boxes (none of an empty one).
 
     All of them lie within the boxes: of a large image nothing else is read.
     """
-    boxes = [previous_box] if box is None else [box, previous_box]
+    boxes = [each for each in (box, previous_box) if each is not None]
+    if len(boxes) < 2:
+        return boxes[0] if boxes else None
     (top, left), (bottom, right) = np.min(boxes, 0)[:2], np.max(boxes, 0)[2:]
     part = slice(top, bottom), slice(left, right)
     found = box_of(cv2.bitwise_xor(mask[part], previous[part]))
@@ -103,7 +86,7 @@ def compose_probability(
     """The probability at the image's size, float32 [H, W]; 0 outside of the region."""
     y0, x0, y1, x1 = region
     with memory.queueing():
-        _, values, _ = ops.compose_mask(
+        _, values = ops.compose_mask(
             probability,
             (y1 - y0, x1 - x0),
             threshold=threshold,

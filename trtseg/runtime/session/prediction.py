@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import cv2
 import numpy as np
 
 from trtseg.runtime.engine import Memory
 from trtseg.runtime.image import Picture, as_picture
-from trtseg.runtime.maps.compose import box_of, compose, compose_probability
+from trtseg.runtime.maps.compose import box_of, changes, compose, compose_probability
 from trtseg.runtime.session import outlines
 from trtseg.runtime.session.cutout import cutout
 from trtseg.runtime.session.snapshot import Snapshot
@@ -175,19 +174,27 @@ def compose_snapshot(
     previous: np.ndarray | None,
     previous_box: Region | None,
 ) -> tuple[Region | None, Region | None]:
-    """Write a snapshot's mask; see `compose`."""
-    if snapshot.given is None and snapshot.candidates is not None:
-        shown = snapshot.drawn(snapshot.selected)
-        return compose(
-            memory, shown, snapshot.region, threshold, out, previous, previous_box,
-            snapshot.composed,
-        )  # fmt: skip
-    if snapshot.given is None:
-        out.fill(0)
-    else:
+    """Write a snapshot's mask.
+
+    Args:
+        memory, threshold, out: see `compose`.
+        snapshot: whose mask is written.
+        previous: the mask before, another array; None for an empty one.
+        previous_box: `box_of(previous)`.
+
+    Returns:
+        (box of the object, box of the pixels that changed).
+    """
+    if snapshot.given is not None:
         np.multiply(_given_mask(snapshot, out.shape), np.uint8(255), out=out)
-    box = box_of(out)
-    return box, box if previous is None else box_of(cv2.bitwise_xor(out, previous))
+        box = box_of(out)
+    elif snapshot.candidates is not None:
+        shown = snapshot.drawn(snapshot.selected)
+        box = compose(memory, shown, snapshot.region, threshold, out, snapshot.composed)
+    else:
+        out.fill(0)
+        box = None
+    return box, box if previous is None else changes(out, previous, box, previous_box)
 
 
 def _given_mask(snapshot: Snapshot, size: tuple[int, ...]) -> np.ndarray:
