@@ -12,8 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from trtseg import bundle as bundles
-from trtseg.bundle import Bundle
+from trtseg.commands.bench import read_bundle
 from trtseg.machine import describe
 from trtseg.runtime.tensorrt.build import build_engine
 from trtseg.runtime.tensorrt.build_options import BuildOptions
@@ -39,7 +38,7 @@ def main() -> None:
     print("| graph | precision | working size | layers | build | plan |")
     print("|---|---|---|---|---|---|")
     for name in args.bundles:
-        bundle = read(name)
+        bundle = read_bundle(name)
         sizes = {_label(bounds): bounds for bounds in default_sizes(bundle)}
         for precision in bundle.precisions("segment"):
             for label, bounds in sizes.items():
@@ -81,15 +80,6 @@ def main() -> None:
             "builds": rows,
         }
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def read(name: str) -> Bundle:
-    """A bundle, or one with random weights (which needs torch)."""
-    if name != "random:full":
-        return bundles.read(name)
-    from trtseg.export.random import random_full
-
-    return random_full()
 
 
 if __name__ == "__main__":

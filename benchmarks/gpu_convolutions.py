@@ -22,7 +22,7 @@ from gpu_timing import median_ms
 from torch.nn import functional as F
 
 from trtseg.machine import describe
-from trtseg.nn.context import SLOPE
+from trtseg.nn.layers.context import SLOPE
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 64, 128)
 # (name, channels in, channels out, pixels of the image per cell)

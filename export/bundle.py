@@ -93,9 +93,7 @@ def export_bundle(
     limits = limits or Limits()
     progress("tracing the networks")
     fit_features_to_half(network)
-    graphs = network_graphs(network)
-    if not fp16:
-        graphs = {role: {"fp32": by_precision["fp32"]} for role, by_precision in graphs.items()}
+    graphs = network_graphs(network, fp16=fp16)
     progress("comparing ONNX Runtime with torch")
     report: dict[str, Any] = {
         "torch": torch.__version__.split("+")[0],

@@ -6,7 +6,6 @@ import copy
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -15,76 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from trtseg.nn.network import LatentDiversity
+from trtseg.nn.parts import Part, interfaces
 
 # initialisers smaller than this stay in FP32: biases and the like
 _COMPACT_FROM_BYTES = 1024
 # of a tensor's norm: within FP16's range, its 11 bits move no value by more than half of this
 _ROUNDING = 1e-3
-
-
-@dataclass(frozen=True)
-class GraphInterface:
-    """What a graph reads and writes, in order; heights and widths are free."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-class _Encode(nn.Module):
-    """[1, 3, h, w] -> level_0 ... level_{L-1}, and map_0 ... of a pyramid."""
-
-    def __init__(self, network: LatentDiversity) -> None:
-        super().__init__()
-        assert network.encoder is not None
-        self.encoder = network.encoder
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(image))
-
-
-class _Segment(nn.Module):
-    """x [1, C, H, W], and the maps of a pyramid -> masks, and the features where g reads them."""
-
-    def __init__(self, network: LatentDiversity, with_features: bool) -> None:
-        super().__init__()
-        self.segment = network.segment
-        self.with_features = with_features
-
-    def forward(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        masks, features = self.segment(*inputs)
-        # f gives float32 for the sake of its training; g reads them in the graphs' own type
-        masks = masks.to(inputs[0].dtype)
-        return (masks, features) if self.with_features else (masks,)
-
-
-class _Select(nn.Module):
-    """g's inputs, in the configuration's order -> scores [1, M]."""
-
-    def __init__(self, network: LatentDiversity) -> None:
-        super().__init__()
-        assert network.select is not None
-        self.select = network.select
-
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        return self.select(inputs)
-
-
-def interfaces(network: LatentDiversity) -> dict[str, GraphInterface]:
-    """The graphs a network has, by role."""
-    config = network.config
-    found: dict[str, GraphInterface] = {}
-    maps = tuple(f"map_{i}" for i in range(len(config.map_widths)))
-    if network.encoder is not None:
-        levels = tuple(f"level_{i}" for i in range(network.encoder.levels))
-        found["encoder"] = GraphInterface(("image",), levels + maps)
-    selects = network.select is not None
-    features = selects and "features" in config.select_inputs
-    found["segment"] = GraphInterface(
-        ("x", *maps), ("masks", "features") if features else ("masks",)
-    )
-    if selects:
-        found["select"] = GraphInterface(config.select_inputs, ("scores",))
-    return found
 
 
 def example_inputs(
@@ -93,43 +28,14 @@ def example_inputs(
     """Random inputs of a graph for a working image of `size`, float32, in realistic ranges."""
     config = network.config
     generator = torch.Generator().manual_seed(seed)
-    # by name: channels, and working pixels per cell
-    shapes = {
-        "x": (config.width, config.base_stride),
-        "guidance": (config.guidance_channels, config.base_stride),
-        "masks": (config.candidates, config.base_stride),
-        "features": (config.feature_width, config.base_stride * config.feature_stride),
-        "image": (3, config.base_stride),
-    }
-    for index, width in enumerate(config.map_widths):
-        shapes[f"map_{index}"] = width, config.base_stride * 2 ** (index + 1)
-    if role == "encoder":
-        return {"image": torch.rand(1, 3, *size, generator=generator) * 2 - 1}
     values = {}
     for name in interfaces(network)[role].inputs:
-        channels, stride = shapes[name]
+        stride = 1 if role == "encoder" else config.base_stride * config.cells(name)
         cells = [side // stride for side in size]
-        value = torch.rand(1, channels, *cells, generator=generator)
+        value = torch.rand(1, config.channels(name), *cells, generator=generator)
         # hidden activations and images have both signs; guidance and masks lie in [0, 1]
         values[name] = value if name in ("guidance", "masks") else value * 2 - 1
     return values
-
-
-def wrapped(network: LatentDiversity, role: str) -> nn.Module:
-    """The part of the network that a graph holds; its parameters keep their full names."""
-    if role == "encoder":
-        return _Encode(network)
-    if role == "select":
-        return _Select(network)
-    return _Segment(network, "features" in interfaces(network)["segment"].outputs)
-
-
-def call(module: nn.Module, role: str, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """Run a `wrapped` module on named inputs."""
-    if role == "encoder":
-        return module(*inputs.values())
-    made = module(list(inputs.values()))
-    return made if role == "segment" else (made,)
 
 
 def export_graph(
@@ -143,18 +49,17 @@ def export_graph(
         size: working size of the example that is traced.
         half: an FP16 graph (inputs, weights and outputs), else FP32.
     """
-    module = wrapped(network, role).eval()
+    module = Part(network, role).eval()
     inputs = example_inputs(network, role, size)
     if half:
         module = copy.deepcopy(module).half()
         inputs = {name: value.half() for name, value in inputs.items()}
     interface = interfaces(network)[role]
     free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    arguments: tuple = (list(inputs.values()),)
-    shapes: tuple = ([free] * len(inputs),)
-    if role == "encoder":
-        arguments, shapes = tuple(inputs.values()), (free,)
-    return traced(module, arguments, interface.inputs, interface.outputs, shapes)
+    return traced(
+        module, (list(inputs.values()),), interface.inputs, interface.outputs,
+        ([free] * len(inputs),),
+    )  # fmt: skip
 
 
 def traced(
@@ -275,9 +180,9 @@ def round_to_half(module: nn.Module) -> None:
 
 
 def network_graphs(
-    network: LatentDiversity, size: tuple[int, int] = (256, 320)
+    network: LatentDiversity, size: tuple[int, int] = (256, 320), fp16: bool = True
 ) -> dict[str, dict[str, onnx.ModelProto]]:
-    """All graphs by role and precision ("fp32", "fp16").
+    """All graphs by role and precision ("fp32", and "fp16" where wanted).
 
     The weights are rounded to FP16 and stored so in both (in place: `network` then equals what is
     exported); the arithmetic of an FP32 graph is FP32.
@@ -285,10 +190,9 @@ def network_graphs(
     round_to_half(network)
     graphs: dict[str, dict[str, onnx.ModelProto]] = {}
     for role in interfaces(network):
-        graphs[role] = {
-            "fp32": export_graph(network, role, size, half=False),
-            "fp16": export_graph(network, role, size, half=True),
-        }
+        graphs[role] = {"fp32": export_graph(network, role, size, half=False)}
+        if fp16:
+            graphs[role]["fp16"] = export_graph(network, role, size, half=True)
         store_weights_in_half(graphs[role]["fp32"])
         for model in graphs[role].values():
             onnx.checker.check_model(model, full_check=True)

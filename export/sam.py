@@ -11,7 +11,6 @@ joined to them as a few ONNX nodes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import onnx
 import torch
@@ -23,7 +22,7 @@ from trtseg.bundle import Bundle
 from trtseg.errors import BundleError
 from trtseg.export.graphs import store_weights_in_half, traced
 from trtseg.nn.bundle_weights import load_network
-from trtseg.nn.guidance import PADDING, guidance_maps
+from trtseg.nn.layers.guidance import PADDING, guidance_maps
 from trtseg.nn.manifest import MULTIPLE_PX
 from trtseg.nn.network import LatentDiversity
 from trtseg.runtime.region import REACH
@@ -82,11 +81,6 @@ enlarge (float[1, {masks}, h, w] probability, float[2] orig_im_size)
 """
 
 
-def _maps(base: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What `LatentDiversity.encode` gives, as a tuple of maps."""
-    return (base,) if isinstance(base, Tensor) else tuple(base)
-
-
 class Packing:
     """The maps that a click reads as one tensor: all folded to the grid of the coarsest.
 
@@ -114,10 +108,8 @@ class Packing:
         ]
         return torch.cat(folded, dim=1)
 
-    def unpack(
-        self, embedding: Tensor
-    ) -> tuple[Tensor | tuple[Tensor, ...], Tensor | None]:
-        """(base, as `encode` gave it; the image on f's grid, where g reads it)."""
+    def unpack(self, embedding: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """(what `encode` gave; the image on f's grid, where g reads it)."""
         maps = [
             F.pixel_shuffle(each, fold) if fold > 1 else each
             for each, fold in zip(
@@ -125,13 +117,11 @@ class Packing:
             )
         ]
         image = maps.pop() if self.with_image else None
-        return maps[0] if len(maps) == 1 else tuple(maps), image
+        return maps, image
 
     def _all(self, network: LatentDiversity, image: Tensor) -> tuple[Tensor, ...]:
-        maps = _maps(network.encode(image))
-        if not self.with_image:
-            return maps
-        return (*maps, F.avg_pool2d(image, self.base_stride))
+        maps = tuple(network.encode(image))
+        return (*maps, F.avg_pool2d(image, self.base_stride)) if self.with_image else maps
 
 
 class _Encoder(nn.Module):

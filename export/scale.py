@@ -42,7 +42,7 @@ def fit_features_to_half(network: LatentDiversity) -> float:
 
 def _photo(network: LatentDiversity) -> torch.Tensor:
     """The demo's photo as the encoder reads it, [1, 3, h, w]."""
-    with resources.as_file(resources.files("trtseg").joinpath("data", "coffee.jpg")) as path:
+    with resources.as_file(resources.files("trtseg") / "data" / "coffee.jpg") as path:
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert pixels is not None  # it ships
     pixels = pixels[..., ::-1]

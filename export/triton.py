@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 
 from trtseg import bundle as bundles
+from trtseg.atomic import write_atomically
 from trtseg.bundle import Bundle
 from trtseg.errors import EngineError
 from trtseg.runtime.engine import TensorSpec, is_channels_last
@@ -141,10 +141,7 @@ def pipeline_model(bundle: Bundle, *, kind: str = "gpu", instances: int = 1) -> 
     )  # fmt: skip
     lines = [f"name: {_quoted(name)}", 'backend: "python"', "max_batch_size: 0"]
     for field, tensor, kind_of, dims, optional in tensors:
-        lines += [
-            f"{field} {{", f"  name: {_quoted(tensor)}", f"  data_type: {kind_of}",
-            f"  dims: [ {dims} ]", *(["  optional: true"] if optional else []), "}",
-        ]  # fmt: skip
+        lines += _tensor(field, tensor, kind_of, dims, *(["optional: true"] if optional else []))
     # several sequences an instance: the direct strategy would let others wait until one has ended
     lines += [
         "sequence_batching {", f"  oldest {{ max_candidate_sequences: {SEQUENCES} }}",
@@ -158,9 +155,7 @@ def pipeline_model(bundle: Bundle, *, kind: str = "gpu", instances: int = 1) -> 
     lines += [
         "  control_input {", '    name: "CORRID"',
         "    control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 }", "  }", "}",
-        "instance_group {", f"  count: {instances}", f"  kind: {KINDS[kind]}", "}",
-        "parameters {", '  key: "trtseg_bundle"',
-        f"  value {{ string_value: {_quoted(where)} }}", "}",
+        *_instances(kind, instances), *_parameter("trtseg_bundle", where),
     ]  # fmt: skip
     source = (resources.files("trtseg") / "serve" / "triton_backend.py").read_text("utf-8")
     return TritonModel(name, "\n".join(lines) + "\n", "model.py", source.encode())
@@ -197,27 +192,34 @@ def config_text(
     for field, specs in (("input", inputs), ("output", outputs)):
         for spec in specs:
             dims = ", ".join("-1" if side is None else str(side) for side in spec.shape)
-            lines += [
-                f"{field} {{",
-                f"  name: {_quoted(spec.name)}",
-                f"  data_type: {_TYPES[spec.dtype.name]}",
-                f"  dims: [ {dims} ]",
-                # the bytes of a request, too, are then channels-last
-                *(["  is_non_linear_format_io: true"] if spec.channels_last else []),
-                "}",
-            ]
-    lines += ["instance_group {", f"  count: {instances}", f"  kind: {KINDS[kind]}"]
-    if profiles:
-        lines.append(f"  profile: [ {', '.join(_quoted(str(i)) for i in range(profiles))} ]")
-    lines.append("}")
+            # the bytes of a request, too, are then channels-last
+            layout = ["is_non_linear_format_io: true"] if spec.channels_last else []
+            lines += _tensor(field, spec.name, _TYPES[spec.dtype.name], dims, *layout)
+    served = f"profile: [ {', '.join(_quoted(str(i)) for i in range(profiles))} ]"
+    lines += _instances(kind, instances, *([served] if profiles else []))
     for key, value in parameters.items():
-        lines += [
-            "parameters {",
-            f"  key: {_quoted(key)}",
-            f"  value {{ string_value: {_quoted(value)} }}",
-            "}",
-        ]
+        lines += _parameter(key, value)
     return "\n".join(lines) + "\n"
+
+
+def _block(name: str, *lines: str) -> list[str]:
+    return [f"{name} {{", *(f"  {line}" for line in lines), "}"]
+
+
+def _tensor(field: str, name: str, kind: str, dims: str, *more: str) -> list[str]:
+    return _block(
+        field, f"name: {_quoted(name)}", f"data_type: {kind}", f"dims: [ {dims} ]", *more
+    )
+
+
+def _instances(kind: str, count: int, *more: str) -> list[str]:
+    return _block("instance_group", f"count: {count}", f"kind: {KINDS[kind]}", *more)
+
+
+def _parameter(key: str, value: str) -> list[str]:
+    return _block(
+        "parameters", f"key: {_quoted(key)}", f"value {{ string_value: {_quoted(value)} }}"
+    )
 
 
 def write_repository(
@@ -273,14 +275,8 @@ def write_repository(
 
 def _write_model(model: TritonModel, folder: Path, version: int) -> None:
     (folder / str(version)).mkdir(parents=True)
-    for file, data in (
-        (folder / "config.pbtxt", model.config.encode()),
-        (folder / str(version) / model.filename, model.network),
-    ):
-        with file.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+    write_atomically(folder / "config.pbtxt", model.config.encode(), mode=0o666)
+    write_atomically(folder / str(version) / model.filename, model.network, mode=0o666)
 
 
 def _on_gpu(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

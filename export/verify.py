@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 
 from trtseg.errors import BundleError
-from trtseg.export.graphs import call, example_inputs, interfaces, wrapped
+from trtseg.export.graphs import example_inputs
 from trtseg.nn.network import LatentDiversity
+from trtseg.nn.parts import Part, interfaces
 
 SIZES = ((64, 64), (96, 160), (288, 384), (384, 512))
 
@@ -35,15 +37,12 @@ class Limits:
     fp16_noc: float = 0.2
 
 
-def _run(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    import onnxruntime
-
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, dict(inputs))
 
 
 def verify_graphs(
@@ -57,15 +56,17 @@ def verify_graphs(
     """
     report: dict[str, Any] = {}
     for role in interfaces(network):
-        module = wrapped(network, role).eval()
+        module = Part(network, role).eval()
+        sessions = {precision: _session(model) for precision, model in graphs[role].items()}
         worst = dict.fromkeys(graphs[role], 0.0)
         for seed, size in enumerate(SIZES):
             inputs = example_inputs(network, role, size, seed)
             with torch.no_grad():
-                expected = [output.numpy() for output in call(module, role, inputs)]
-            for precision, model in graphs[role].items():
+                expected = [output.numpy() for output in module(list(inputs.values()))]
+            for precision, session in sessions.items():
                 dtype = np.float16 if precision == "fp16" else np.float32
-                actual = _run(model, {k: v.numpy().astype(dtype) for k, v in inputs.items()})
+                given = {name: value.numpy().astype(dtype) for name, value in inputs.items()}
+                actual = session.run(None, given)
                 for want, got in zip(expected, actual, strict=True):
                     if got.shape != want.shape:
                         raise BundleError(

@@ -1,10 +1,30 @@
-"""Configurations of networks that tests run and no model that ships has."""
+"""Configurations of networks that tests run."""
+
+import json
+from pathlib import Path
 
 from trtseg.nn.config import NetworkConfig
+from trtseg.nn.deeplab import DeepLabConfig
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def lite_config(**changes):
+    """The network that ships."""
+    return NetworkConfig.from_dict({**_network("lite"), **changes})
+
+
+def small_config(**changes):
+    """The sibling of CA's initial model that was trained."""
+    return DeepLabConfig(**{**_network("deeplab_small"), **changes})
+
+
+def _network(name):
+    return json.loads((CONFIGS / f"{name}.json").read_text())["network"]
 
 
 def grid_config(**changes):
-    """A context aggregation network over MobileNetV2's levels on a grid of stride 4."""
+    """No model that ships: layers of growing dilation over MobileNetV2, on a grid of stride 4."""
     values = {
         "encoder": "mobilenet_v2",
         "base_stride": 4,

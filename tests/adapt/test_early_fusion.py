@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import small_config
 
 from adapt.conftest import CLICKS, IMAGE, SEQUENCE
 from trtseg.adapt.config import AdaptConfig, Learning
@@ -18,7 +19,7 @@ from trtseg.adapt.early_fusion import (
 from trtseg.adapt.importance import checkpoint_importance_path, read_importance
 from trtseg.evaluate.metrics import iou
 from trtseg.nn.checkpoint import read_checkpoint
-from trtseg.nn.deeplab import DeepLab, load_deeplab, small_config
+from trtseg.nn.deeplab import DeepLab, load_deeplab
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / "models" / "deeplab-small"

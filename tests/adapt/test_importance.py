@@ -23,7 +23,7 @@ from trtseg.adapt.importance import (
 )
 from trtseg.adapt.latent import Tail
 from trtseg.errors import BundleError
-from trtseg.nn.context import ContextNetwork
+from trtseg.nn.layers.context import ContextNetwork
 from trtseg.runtime.segmenter import Segmenter
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import small_config
 
 from adapt.conftest import write_adaptable
 from trtseg import cli
@@ -18,9 +19,9 @@ from trtseg.commands import importance as importance_command
 from trtseg.commands.options.method import load_method
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.methods import load_segmenter
-from trtseg.evaluate.study import Paths, read_study
+from trtseg.evaluate.studies.study import Paths, read_study
 from trtseg.nn.checkpoint import save_checkpoint
-from trtseg.nn.deeplab import DeepLab, small_config
+from trtseg.nn.deeplab import DeepLab
 from trtseg.parse import build, read_json
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.train.corrections import read_corrections_config

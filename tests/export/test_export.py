@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from networks import grid_config
+from networks import grid_config, lite_config
 from onnx import numpy_helper
 
 from trtseg import Segmenter, bundle
 from trtseg.bundle.graph import check_graph, self_contained
 from trtseg.errors import BundleError
 from trtseg.export.bundle import export_bundle, manifest_of, pack
-from trtseg.export.graphs import interfaces, network_graphs, round_to_half
+from trtseg.export.graphs import network_graphs, round_to_half
 from trtseg.export.random import random_full
 from trtseg.export.scale import fit_features_to_half
 from trtseg.export.verify import Limits, beyond, verify_graphs
+from trtseg.nn.backbones import efficientnet_lite, mobilenet
 from trtseg.nn.bundle_weights import load_network
-from trtseg.nn.config import NetworkConfig, lite_config
+from trtseg.nn.config import NetworkConfig
 from trtseg.nn.network import LatentDiversity
+from trtseg.nn.parts import interfaces
 
 SMALL = {"width": 8, "dilations": (1, 2, 1), "select_width": 8, "select_dilations": (1, 1)}
-# exporting a backbone takes seconds: one variant has one, the others see the image alone
-PLAIN = {**SMALL, "encoder": "none", "previous_mask": True}
+# exporting a backbone takes seconds: two variants have one, the others see the image alone
+PLAIN = {**SMALL, "encoder": "none", "previous_mask": True, "working_long_side_px": 128}
 VARIANTS = {
     "grid": grid_config(**SMALL),
     "lite": lite_config(map_widths=(8, 8, 8), neck_widths=(8,) * 5, width=8, select_width=8),
     "paper": NetworkConfig(**PLAIN),
-    "pooled": NetworkConfig(**PLAIN, select_pooling="disagreement"),
     "rank": NetworkConfig(**PLAIN, select="rank"),
     "unet, one mask": NetworkConfig(**PLAIN, segment="unet", candidates=1),
 }
@@ -50,16 +53,40 @@ def _network(config: NetworkConfig, seed: int = 0) -> LatentDiversity:
     return network
 
 
-@pytest.fixture(scope="module")
-def lite() -> tuple[LatentDiversity, dict[str, dict[str, onnx.ModelProto]]]:
-    network = _network(VARIANTS["lite"])
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """Backbones of one block a stage, two in one of them, which then has its residual."""
+    with pytest.MonkeyPatch.context() as patch:
+        for backbone in (efficientnet_lite, mobilenet):
+            stages = [(*stage[:2], 1 + (at == 1), *stage[3:])
+                      for at, stage in enumerate(backbone.STAGES)]  # fmt: skip
+            patch.setattr(backbone, "STAGES", tuple(stages))
+        yield
+
+
+@functools.cache
+def exported(variant: str) -> tuple[LatentDiversity, dict[str, dict[str, onnx.ModelProto]]]:
+    network = _network(VARIANTS[variant])
     return network, network_graphs(network)
 
 
+@pytest.fixture
+def lite() -> tuple[LatentDiversity, dict[str, dict[str, onnx.ModelProto]]]:
+    return exported("lite")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> LatentDiversity:
+    """A small network whose graphs are there already, for what `export_bundle` does with them."""
+    network, graphs = exported("rank")
+    monkeypatch.setattr("trtseg.export.bundle.network_graphs", lambda *_, **__: graphs)
+    return network
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_graphs_equal_torch_at_all_sizes(variant: str, lite) -> None:
-    network = _network(VARIANTS[variant])
-    network, graphs = lite if variant == "lite" else (network, network_graphs(network))
+def test_graphs_equal_torch_at_all_sizes(variant: str) -> None:
+    network, graphs = exported(variant)
     assert set(graphs) == set(interfaces(network))
     assert not beyond({"graphs": verify_graphs(network, graphs)}, Limits())
 
@@ -119,7 +146,7 @@ def test_random_weights_come_back_out_of_their_bundle() -> None:
 
 
 def test_biases_that_the_exporter_dropped_are_zero_again(tmp_path) -> None:
-    network = _network(VARIANTS["paper"])
+    network = _network(VARIANTS["rank"])
     with torch.no_grad():
         for parameter_name, parameter in network.segment.named_parameters():
             if parameter_name.endswith(".bias"):
@@ -162,7 +189,7 @@ def test_an_export_scales_features_before_it_traces(
     class Traced(Exception):
         pass
 
-    def trace(given: LatentDiversity) -> None:
+    def trace(given: LatentDiversity, fp16: bool) -> None:
         assert given is network
         assert fit_features_to_half(given) == 1, "nothing is left to scale"
         raise Traced
@@ -215,10 +242,9 @@ def test_graphs_tell_nothing_of_the_exporting_machine(lite) -> None:
             assert b".py" not in model.SerializeToString()
 
 
-def test_a_written_bundle_runs_and_holds_its_report(tmp_path) -> None:
-    network = _network(VARIANTS["paper"])
+def test_a_written_bundle_runs_and_holds_its_report(tmp_path, traced) -> None:
     path = tmp_path / "tiny.trtseg"
-    report = export_bundle(network, path, name="tiny", training={"step": 3}, objects=2)
+    report = export_bundle(traced, path, name="tiny", training={"step": 3}, objects=2)
     read = bundle.read(path)
     assert read.manifest.raw["export"] == json.loads(json.dumps(report))
     assert read.manifest.raw["training"] == {"step": 3}
@@ -229,22 +255,21 @@ def test_a_written_bundle_runs_and_holds_its_report(tmp_path) -> None:
     assert prediction.mask.shape == (60, 80)
 
 
-def test_drift_is_refused_unless_forced(tmp_path) -> None:
-    network = _network(VARIANTS["rank"])
+def test_drift_is_refused_unless_forced(tmp_path, traced) -> None:
     impossible = Limits(fp32=0.0, fp16=0.0)
     path = tmp_path / "drifting"
     with pytest.raises(BundleError, match=r"the export drifts: .*limit 0e\+00"):
-        export_bundle(network, path, name="drifting", limits=impossible, objects=1)
+        export_bundle(traced, path, name="drifting", limits=impossible, objects=1)
     assert not path.exists()
     report = export_bundle(
-        network, path, name="drifting", limits=impossible, objects=1, force=True
+        traced, path, name="drifting", limits=impossible, objects=1, force=True
     )
     assert report["forced"] is True
     assert bundle.read(path).manifest.raw["export"]["forced"] is True
 
 
 def test_a_network_too_large_for_fp16_is_told_so_and_exports_without(tmp_path) -> None:
-    network = _network(NetworkConfig(**PLAIN))
+    network = _network(VARIANTS["rank"])
     with torch.no_grad():
         network.segment.context.layers[0].weight *= 1e7  # FP16 ends at 65,504
         network.segment.head.weight *= 1e-7

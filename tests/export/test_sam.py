@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from trtseg import Segmenter, bundle, cli
-from trtseg.export.bundle import export_bundle
+from trtseg.export.bundle import manifest_of, pack
+from trtseg.export.graphs import network_graphs
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.network import LatentDiversity
 
@@ -71,7 +72,8 @@ def exported(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segment
                 if parameter.ndim == 1:
                     parameter.normal_(std=0.1)  # equal tensors would be stored once
         name = str(folder / "small")
-        export_bundle(network, name, name="small", fp16=False)
+        names, files = pack(network, network_graphs(network, fp16=False))
+        bundle.write(folder / "small", {**manifest_of(network, "small"), "graphs": names}, files)
     assert cli.main(["export-sam", name, str(folder / "out")]) == 0
     return Segmenter.load(name, threads=1), Graphs(folder / "out")
 
@@ -92,6 +94,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
 
+@pytest.mark.slow
 def test_the_graphs_answer_as_a_session_does(exported) -> None:
     segmenter, graphs = exported
     image, long_side = working_picture(segmenter)
@@ -155,10 +158,10 @@ def test_a_box_is_heard_as_a_session_hears_it(exported, box: tuple[float, ...]) 
         np.testing.assert_allclose(ours, theirs, atol=1e-4)  # one corner is no box
 
 
-def test_a_model_that_takes_no_boxes_is_refused(tmp_path: Path, capsys) -> None:
+def test_a_model_that_takes_no_boxes_is_refused(tmp_path: Path, capsys, monkeypatch) -> None:
     network = LatentDiversity(NetworkConfig(**SMALL, encoder="none"))
-    export_bundle(network, tmp_path / "small", name="small", fp16=False)
-    assert cli.main(["export-sam", str(tmp_path / "small"), str(tmp_path / "out")]) == 2
+    monkeypatch.setattr("trtseg.export.sam.load_network", lambda bundle: network)
+    assert cli.main(["export-sam", "lite", str(tmp_path / "out")]) == 2
     assert "expected a model that takes boxes" in capsys.readouterr().err
 
 

@@ -31,6 +31,7 @@ def run(
 
 
 @posix
+@pytest.mark.slow
 def test_a_dry_run_writes_one_page(tmp_path: Path) -> None:
     done = run(tmp_path / "out", "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -26,6 +26,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_pack_train_resume_export_evaluate(tmp_path: Path) -> None:
     data = tmp_path / "data"

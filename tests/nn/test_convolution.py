@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402
 
-from trtseg.nn.convolution import Convolution  # noqa: E402
+from trtseg.nn.layers.convolution import Convolution  # noqa: E402
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 9])

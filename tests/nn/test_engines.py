@@ -10,15 +10,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from networks import grid_config  # noqa: E402
+from networks import grid_config, lite_config  # noqa: E402
 from tensorrt_fixture import fake_cupy  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from trtseg.benchmark.measure import clicks_on, picture_of  # noqa: E402
 from trtseg.errors import BackendUnavailable, EngineError  # noqa: E402
 from trtseg.nn import engines  # noqa: E402
-from trtseg.nn.config import lite_config  # noqa: E402
-from trtseg.nn.guidance import guidance_maps  # noqa: E402
+from trtseg.nn.layers.guidance import guidance_maps  # noqa: E402
 from trtseg.nn.network import LatentDiversity, normalisation  # noqa: E402
 from trtseg.runtime.engine import TensorSpec  # noqa: E402
 from trtseg.runtime.image import as_picture, prepare  # noqa: E402
@@ -111,9 +110,7 @@ def test_no_gpu_is_said() -> None:
 
 def engine_of(function, device: str = "cpu") -> engines.TorchEngine:
     specs = [TensorSpec(name, np.dtype(np.float32), (1, 1, None, None)) for name in ("x", "y")]
-    return engines.TorchEngine(
-        "test", function, specs[:1], specs[1:], torch.device(device), torch.channels_last
-    )
+    return engines.TorchEngine("test", function, specs[:1], specs[1:], torch.device(device))
 
 
 def test_algorithms_are_searched_and_fp32_is_not_tf32() -> None:

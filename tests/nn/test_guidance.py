@@ -6,7 +6,7 @@ import torch
 
 from trtseg import bundle, ops
 from trtseg.nn.config import NetworkConfig
-from trtseg.nn.guidance import guidance_maps
+from trtseg.nn.layers.guidance import guidance_maps
 from trtseg.runtime.engine import HostMemory
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
 from trtseg.runtime.prompts import on_grid

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from networks import grid_config
+from networks import grid_config, lite_config
 from torch.nn import functional as F
 
-from trtseg.nn.config import NetworkConfig, lite_config
-from trtseg.nn.context import ContextNetwork, receptive_field
+from trtseg.nn.config import NetworkConfig
+from trtseg.nn.layers.context import ContextNetwork
+from trtseg.nn.layers.select import AGREEMENT_WEIGHT, SelectionNetwork, expected_overlap
 from trtseg.nn.network import LatentDiversity, normalisation
-from trtseg.nn.select import AGREEMENT_WEIGHT, SelectionNetwork, expected_overlap
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 1)
 
@@ -39,7 +39,7 @@ def test_parameter_counts_of_the_paper():
 
 
 def test_receptive_field_is_513():
-    assert receptive_field(DILATIONS) == 1 + 2 * (255 + 1) == 513
+    assert 1 + 2 * sum(DILATIONS) == 513
     network = ContextNetwork(1, DILATIONS, residual=False, candidates=1)
     for parameter in network.parameters():
         torch.nn.init.ones_(parameter)
@@ -193,7 +193,7 @@ def test_a_coarse_grid_projects_the_finer_taps():
         (base,) = network.encode(torch.randn(1, 3, 64, 96))
         assert base.shape == (1, 64, 16, 24)
     assert normalisation(config) == ((127.5,) * 3, (1 / 127.5,) * 3)
-    assert receptive_field(config.dilations) == 129
+    assert 1 + 2 * sum(config.dilations) == 129
 
 
 def test_a_pyramid_hands_out_maps_of_every_stride():
@@ -237,7 +237,7 @@ def test_every_cell_of_a_pyramid_sees_the_whole_image():
         ({"encoder": "none", "image_term": False}, "needs image_term"),
         ({"map_widths": (8, 8)}, "only of segment 'pyramid'"),
         ({"segment": "pyramid"}, "segment 'pyramid': needs an encoder, base_stride 2"),
-        ({"select_inputs": ("mask",)}, "select_inputs: expected of"),
+        ({"select_inputs": ("mask",)}, "select_inputs: expected one of"),
         ({"select_pooling": "max"}, "select_pooling: expected one of mean, disagreement"),
         (
             {"select_pooling": "disagreement", "select_inputs": ("guidance",)},

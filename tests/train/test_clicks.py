@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from trtseg.train.clicks import (
+from trtseg.train.samples.clicks import (
     PromptConfig,
     correction_click,
     initial_clicks,

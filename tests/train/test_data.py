@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 from train.conftest import write_image
 from trtseg.errors import DatasetError
-from trtseg.train.clicks import PromptConfig
-from trtseg.train.data import (
+from trtseg.train.samples.clicks import PromptConfig
+from trtseg.train.samples.crops import (
     CropConfig,
     Crops,
     StepSampler,
@@ -17,7 +17,7 @@ from trtseg.train.data import (
     pad_clicks,
     reduce_target,
 )
-from trtseg.train.images import DataConfig, LabelledImages
+from trtseg.train.samples.images import DataConfig, LabelledImages
 
 CROP = CropConfig(size=64, object_side=(20, 60), objects=2)
 

@@ -16,9 +16,6 @@ from trtseg import ops
 from trtseg.errors import DatasetError
 from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.nn.network import LatentDiversity
-from trtseg.train import clicks, data, prompts
-from trtseg.train.clicks import PromptConfig
-from trtseg.train.data import Batch, CropConfig, Crops, collate, place_crops
 from trtseg.train.device.clicks import (
     correction_clicks,
     distance,
@@ -35,11 +32,14 @@ from trtseg.train.device.data import (
 )
 from trtseg.train.device.objective import DeviceObjective
 from trtseg.train.device.prompts import boxes, initial_prompts, loops, strokes
-from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.latent_diversity import LatentDiversityTask
 from trtseg.train.objective import Objective
 from trtseg.train.parallel import Parallel
-from trtseg.train.randomness import StepRandomness
+from trtseg.train.samples import clicks, crops, prompts
+from trtseg.train.samples.clicks import PromptConfig
+from trtseg.train.samples.crops import Batch, CropConfig, Crops, collate, place_crops
+from trtseg.train.samples.images import DataConfig, LabelledImages
+from trtseg.train.samples.randomness import StepRandomness
 from trtseg.train.trainer import Trainer
 
 DRAWS = 400
@@ -262,7 +262,7 @@ def test_crops_show_what_the_processor_cuts(data):
 def test_colours_change_alike():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     rng = np.random.default_rng(0)
-    wanted = np.stack([data.jitter_colour(image, rng) for _ in range(DRAWS)])
+    wanted = np.stack([crops.jitter_colour(image, rng) for _ in range(DRAWS)])
     batch = torch.from_numpy(image.transpose(2, 0, 1))[None].expand(DRAWS, -1, -1, -1)
     found = jitter_colours(batch, generator()).permute(0, 2, 3, 1).numpy()
     for measure in (np.mean, np.std):
@@ -275,7 +275,7 @@ def test_targets_are_reduced_alike():
     target = np.random.default_rng(0).choice([0, 1, 255], (3, 16, 16), p=[0.5, 0.45, 0.05])
     target = target.astype(np.uint8)
     for stride in (1, 2, 4):
-        wanted = np.stack([data.reduce_target(one, stride) for one in target])
+        wanted = np.stack([crops.reduce_target(one, stride) for one in target])
         assert np.array_equal(reduce_targets(torch.from_numpy(target), stride).numpy(), wanted)
 
 

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file, save_file
 from train.conftest import write_image
 from trtseg import cli
 from trtseg.errors import DatasetError
-from trtseg.train.images import DataConfig, LabelledImages
-from trtseg.train.pack import write_pack
-from trtseg.train.packed import FORMAT
+from trtseg.train.samples.images import DataConfig, LabelledImages
+from trtseg.train.samples.pack import write_pack
+from trtseg.train.samples.packed import FORMAT
 
 
 @pytest.fixture

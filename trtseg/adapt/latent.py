@@ -16,11 +16,11 @@ from trtseg.bundle import Bundle
 from trtseg.errors import BundleError
 from trtseg.nn.bundle_weights import read_weights
 from trtseg.nn.config import NetworkConfig
-from trtseg.nn.context import SLOPE, ContextNetwork
+from trtseg.nn.layers.context import SLOPE, ContextNetwork
+from trtseg.nn.layers.pyramid import PyramidNetwork
+from trtseg.nn.layers.unet import UNet
 from trtseg.nn.network import segment_network
 from trtseg.nn.precision import autocast
-from trtseg.nn.pyramid import PyramidNetwork
-from trtseg.nn.unet import UNet
 from trtseg.runtime.engine import Array, HostMemory, Memory
 from trtseg.runtime.pipeline.guidance_maps import GuidanceMaps
 from trtseg.runtime.session.observation import Observation

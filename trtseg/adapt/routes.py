@@ -72,7 +72,7 @@ class TorchRoute:
             return self._model.run(values, weights.values)[: len(outputs)]
 
         return TorchEngine("segment (torch, adapted)", run, self._like.inputs, outputs,
-                           self._model.device, torch.channels_last)
+                           self._model.device)  # fmt: skip
 
 
 class RefitRoute:

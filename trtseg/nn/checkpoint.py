@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from trtseg.atomic import read_folder, write_folder
 from trtseg.errors import CheckpointError
@@ -141,7 +141,7 @@ def load_network(path: str | Path) -> LatentDiversity:
     return network.eval()
 
 
-def assign(network: LatentDiversity, state: dict[str, Tensor], path: str | Path) -> None:
+def assign(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """`load_state_dict`, with an error that names the checkpoint.
 
     Raises:

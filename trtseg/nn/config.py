@@ -39,7 +39,7 @@ class NetworkConfig:
         region: whether f sees a box or a loop around the object (beyond the paper).
         segment: context aggregation network ("can", LD table 1), "unet" (LD table 4), or a U-Net
             over image maps of several strides ("pyramid", beyond the paper: see
-            `trtseg.nn.pyramid`).
+            `trtseg.nn.layers.pyramid`).
         dilations: of the 3x3 layers of the context aggregation network, or of the pyramid's
             coarsest stride.
         map_widths: of the pyramid, the channels at twice, four times, ... the grid's stride.
@@ -54,7 +54,7 @@ class NetworkConfig:
             those on which the masks disagree ("disagreement", beyond the paper).
         select_by: which mask is selected: the one most probably the best ("probability", the
             paper), or the one with the largest expected overlap ("overlap", beyond the paper; see
-            `trtseg.nn.select.expected_overlap`).
+            `trtseg.nn.layers.select.expected_overlap`).
         working_long_side_px: the longer side of the working image at inference.
     """
 
@@ -141,15 +141,26 @@ class NetworkConfig:
         """G: click maps 2, distance maps 2, then previous mask and region where it has them."""
         return 4 + self.previous_mask + self.region
 
-    @property
-    def feature_stride(self) -> int:
-        """Grid cells per cell of the features that f hands to g."""
-        return FEATURE_STRIDE if self.segment == "pyramid" else 1
+    def channels(self, name: str) -> int:
+        """Of what the networks hand to each other: "x", "masks", "features", "map_0", ..."""
+        kind, _, index = name.partition("_")
+        if kind == "map":
+            return self.map_widths[int(index)]
+        return {
+            "image": 3,
+            "level": self.width,
+            "x": self.width,
+            "guidance": self.guidance_channels,
+            "masks": self.candidates,
+            "features": self.map_widths[1] if self.segment == "pyramid" else self.width,
+        }[kind]
 
-    @property
-    def feature_width(self) -> int:
-        """Channels of the features that f hands to g."""
-        return self.map_widths[1] if self.segment == "pyramid" else self.width
+    def cells(self, name: str) -> int:
+        """Grid cells per cell of it, along a side, where it is read."""
+        kind, _, index = name.partition("_")
+        if kind == "map":
+            return 2 ** (int(index) + 1)
+        return FEATURE_STRIDE if kind == "features" and self.segment == "pyramid" else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
@@ -163,30 +174,3 @@ class NetworkConfig:
             ValueError: a name is unknown, or a value is not allowed.
         """
         return build(cls, values, "network")
-
-
-def lite_config(**changes: Any) -> NetworkConfig:
-    """The kind of network that ships: EfficientNet-Lite2, and f as a U over maps of strides 2 to
-    16."""
-    values: dict[str, Any] = {
-        "encoder": "efficientnet_lite2",
-        "width": 16,
-        "base_stride": 2,
-        "image_term": False,
-        "click_map": "gaussian",
-        "previous_mask": True,
-        "region": True,
-        "segment": "pyramid",
-        "dilations": (1, 2, 4, 1),
-        "map_widths": (32, 64, 128),
-        "neck_widths": (16, 32, 96, 160, 160),
-        "select_inputs": ("guidance", "masks", "features"),
-        "select_width": 32,
-        "select_dilations": (1, 2, 4, 1),
-        "select_stride": 4,
-        "select_pooling": "disagreement",
-        "select_by": "overlap",
-        "residual": True,
-        "working_long_side_px": 448,
-    }
-    return NetworkConfig(**{**values, **changes})

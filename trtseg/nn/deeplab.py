@@ -63,19 +63,6 @@ class DeepLabConfig:
         return asdict(self)
 
 
-def small_config(**changes: Any) -> DeepLabConfig:
-    """The sibling that can be trained on a few cores."""
-    values: dict[str, Any] = {
-        "backbone": "mobilenet_v2",
-        "encoder_stride": 16,
-        "rates": (6, 12, 18),
-        "width": 96,
-        "low_level_width": 32,
-        "working_long_side_px": 384,
-    }
-    return DeepLabConfig(**{**values, **changes})
-
-
 class DilatedMobileNetV2(nn.Module):
     """MobileNetV2 on more channels, with further strides turned into dilations."""
 

@@ -20,6 +20,7 @@ from trtseg.bundle import Bundle, check_manifest
 from trtseg.errors import BackendUnavailable, EngineError
 from trtseg.nn.manifest import PARAMETERS, manifest_of, parameters_of
 from trtseg.nn.network import LatentDiversity
+from trtseg.nn.parts import Part, interfaces
 from trtseg.runtime.engine import (
     Engines,
     HostMemory,
@@ -40,7 +41,6 @@ def load(
     *,
     device: str = "cuda",
     half: bool = True,
-    channels_last: bool = True,
     cuda_graphs: bool = True,
 ) -> Engines:
     """A network as the engines of its bundle.
@@ -49,8 +49,6 @@ def load(
         network: left as it is; a copy runs.
         device: "cpu", "cuda" or "cuda:1".
         half: FP16 weights and buffers; on a CPU that is some 150 times slower.
-        channels_last: the memory layout inside the networks, and on a GPU of the features that
-            go in and out.
         cuda_graphs: replay each click, and the encoder, as one CUDA graph.
 
     Raises:
@@ -65,77 +63,42 @@ def load(
     else:
         memory = HostMemory()
     dtype = torch.float16 if half else torch.float32
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     network = copy.deepcopy(network).eval().to(place, dtype)
     for parameter in network.parameters():
         if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    config = network.config
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     element = np.dtype(np.float16 if half else np.float32)
-    selects = network.select is not None
-    features = selects and "features" in config.select_inputs
-    channels = {
-        "guidance": config.guidance_channels,
-        "masks": config.candidates,
-        "image": 3,
-        "features": config.feature_width,
-    }
 
-    def spec(name: str, count: int) -> TensorSpec:
-        shape = (1, count, None, None)
+    def spec(name: str) -> TensorSpec:
+        if name == "scores":
+            return TensorSpec(name, element, (1, network.config.candidates))
+        shape = (1, network.config.channels(name), None, None)
         # the CPU's kernels take C-contiguous maps alone
-        last = channels_last and place.type == "cuda" and is_channels_last(name, shape)
+        last = place.type == "cuda" and is_channels_last(name, shape)
         return TensorSpec(name, element, shape, last)
 
-    def engine(
-        role: str, run: Function, inputs: list[TensorSpec], outputs: list[TensorSpec]
-    ) -> TorchEngine:
-        return TorchEngine(f"{role} (torch)", run, inputs, outputs, place, layout)
-
-    maps = [spec(f"map_{index}", width) for index, width in enumerate(config.map_widths)]
-    encoder = select = None
-    if network.encoder is not None:
-        levels = [spec(f"level_{i}", config.width) for i in range(network.encoder.levels)] + maps
-        body = network.encoder
-        encoder = engine(
-            "encoder", lambda given: tuple(body(given["image"])), [spec("image", 3)], levels
+    engines = {
+        role: TorchEngine(
+            f"{role} (torch)", _by_name(Part(network, role), interface.inputs),
+            list(map(spec, interface.inputs)), list(map(spec, interface.outputs)), place,
         )
-
-    def run_segment(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        masks, hidden = network.segment(given["x"], *(given[each.name] for each in maps))
-        return (masks, hidden) if features else (masks,)
-
-    names = ("masks", "features") if features else ("masks",)
-    segment = engine(
-        "segment",
-        run_segment,
-        [spec("x", config.width), *maps],
-        [spec(n, channels[n]) for n in names],
-    )
-    if selects:
-        chooser = network.select
-
-        def run_select(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-            assert chooser is not None
-            return (chooser([given[n] for n in config.select_inputs]),)
-
-        select = engine(
-            "select",
-            run_select,
-            [spec(n, channels[n]) for n in config.select_inputs],
-            [TensorSpec("scores", element, (1, config.candidates))],
-        )
+        for role, interface in interfaces(network).items()
+    }  # fmt: skip
     version = torch.__version__.partition("+")[0]
     recorder = record_cuda_graph if cuda_graphs and place.type == "cuda" else None
     return Engines(
         description=f"torch {version} on {_name(place)}, {'fp16' if half else 'fp32'}"
-        f"{', channels last' if channels_last else ''}{', CUDA graphs' if recorder else ''}",
+        f", channels last{', CUDA graphs' if recorder else ''}",
         memory=memory,
-        encoder=encoder,
-        segment=segment,
-        select=select,
+        encoder=engines.get("encoder"),
+        segment=engines["segment"],
+        select=engines.get("select"),
         recorder=recorder,
     )
+
+
+def _by_name(part: Part, names: Sequence[str]) -> Function:
+    return lambda given: part([given[name] for name in names])
 
 
 def segmenter(network: LatentDiversity, **options: Any) -> Segmenter:
@@ -208,7 +171,6 @@ class TorchEngine:
             queued on torch's current stream.
         inputs, outputs: of the buffers; what the function gives is converted to them.
         device: where it runs.
-        layout: in which the function is given its inputs.
     """
 
     def __init__(
@@ -218,10 +180,9 @@ class TorchEngine:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         device: torch.device,
-        layout: torch.memory_format,
     ) -> None:
         self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
-        self.device, self.layout = device, layout
+        self.device = device
         self._shape_lock = threading.Lock()
         self._function = function
         self._shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
@@ -256,8 +217,9 @@ class TorchEngine:
         # the fastest algorithm for each size, and fp32 is fp32: no TF32
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
         with torch.inference_mode(), exact:
+            layout = torch.channels_last
             return self._function(
-                {name: value.contiguous(memory_format=self.layout) for name, value in given.items()}
+                {name: value.contiguous(memory_format=layout) for name, value in given.items()}
             )
 
 

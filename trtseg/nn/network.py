@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from trtseg.nn.backbones import efficientnet_lite, mobilenet, vgg
 from trtseg.nn.config import NetworkConfig
-from trtseg.nn.context import SLOPE, ContextNetwork
-from trtseg.nn.pyramid import Neck, PyramidNetwork
-from trtseg.nn.select import SelectionNetwork
-from trtseg.nn.unet import UNet
+from trtseg.nn.layers.context import SLOPE, ContextNetwork
+from trtseg.nn.layers.pyramid import Neck, PyramidNetwork
+from trtseg.nn.layers.select import SelectionNetwork
+from trtseg.nn.layers.unet import UNet
 
 Backbone = vgg.VGG | mobilenet.MobileNetV2 | efficientnet_lite.EfficientNetLite2
 _BACKBONES: dict[str, Callable[[], Backbone]] = {
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """Backbone and neck: all that `trtseg.nn.pyramid`'s f needs to know of the image.
+    """Backbone and neck: all that `trtseg.nn.layers.pyramid`'s f needs to know of the image.
 
     Input [B, 3, h, w] normalised; output the map that guidance is added to, on the grid, and the
     maps of twice, four times, ... its stride.
@@ -140,25 +140,16 @@ class LatentDiversity(nn.Module):
     def _selection_network(config: NetworkConfig) -> SelectionNetwork | None:
         if config.select == "rank" or config.candidates == 1:
             return None
-        sizes = {
-            "image": 3,
-            "guidance": config.guidance_channels,
-            "masks": config.candidates,
-            "features": config.feature_width,
-        }
         masks = slice(0)
         if "masks" in config.select_inputs:
             before = config.select_inputs[: config.select_inputs.index("masks")]
-            first = sum(sizes[name] for name in before)
+            first = sum(map(config.channels, before))
             masks = slice(first, first + config.candidates)
         return SelectionNetwork(
-            sum(sizes[name] for name in config.select_inputs),
+            sum(map(config.channels, config.select_inputs)),
             config.select_width,
             config.select_dilations,
-            [
-                config.select_stride // (config.feature_stride if name == "features" else 1)
-                for name in config.select_inputs
-            ],
+            [config.select_stride // config.cells(name) for name in config.select_inputs],
             config.residual,
             config.candidates,
             masks,

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from trtseg.nn.config import NetworkConfig
 from trtseg.parse import at_least, build, one_of, read_derived
-from trtseg.train.clicks import PromptConfig
-from trtseg.train.data import CropConfig
-from trtseg.train.images import DataConfig
+from trtseg.train.samples.clicks import PromptConfig
+from trtseg.train.samples.crops import CropConfig
+from trtseg.train.samples.images import DataConfig
 from trtseg.train.trainer import Stage
 
 BUNDLE_PREFIX = "bundle:"

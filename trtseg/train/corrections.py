@@ -16,12 +16,12 @@ from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobile
 from trtseg.nn.losses import jaccard_losses
 from trtseg.nn.precision import autocast
 from trtseg.parse import at_least, build, one_of, read_derived
-from trtseg.train.clicks import PromptConfig, correction_click
 from trtseg.train.config import located
-from trtseg.train.data import Batch, CropConfig, Crops, loader
-from trtseg.train.images import DataConfig, LabelledImages
 from trtseg.train.parallel import Parallel
-from trtseg.train.randomness import StepRandomness
+from trtseg.train.samples.clicks import PromptConfig, correction_click
+from trtseg.train.samples.crops import Batch, CropConfig, Crops, loader
+from trtseg.train.samples.images import DataConfig, LabelledImages
+from trtseg.train.samples.randomness import StepRandomness
 from trtseg.train.trainer import MOMENTS, Stage
 
 VOID = 255
@@ -219,6 +219,7 @@ class CorrectionsObjective(nn.Module):
     def _add_clicks(self, batch: Batch, predicted: Tensor, randomness: StepRandomness) -> None:
         stride = self.config.crop.supervision_stride
         masks, targets = predicted.cpu().numpy(), batch.targets.cpu().numpy()
+        assert isinstance(batch.clicks, list)  # there is no such training on a device
         for index, (mask, target) in enumerate(zip(masks, targets, strict=True)):
             click = correction_click(mask, target, randomness.of_prompt(index))
             if click is not None:

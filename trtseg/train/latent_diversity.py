@@ -18,12 +18,12 @@ from trtseg.nn.checkpoint import assign
 from trtseg.nn.checkpoint import weights as checkpoint_weights
 from trtseg.nn.network import Encoder, LatentDiversity, normalisation
 from trtseg.train.config import BUNDLE_PREFIX, TrainConfig
-from trtseg.train.data import Batch, Crops, loader
 from trtseg.train.device.data import DeviceImages, device_batches
 from trtseg.train.device.objective import DeviceObjective
-from trtseg.train.images import LabelledImages
 from trtseg.train.objective import Objective
 from trtseg.train.parallel import Parallel
+from trtseg.train.samples.crops import Batch, Crops, loader
+from trtseg.train.samples.images import LabelledImages
 from trtseg.train.trainer import Stage
 from trtseg.train.validate import validate
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn.guidance import guidance_maps
+from trtseg.nn.layers.guidance import guidance_maps
 from trtseg.nn.losses import (
     balanced_hindsight,
     click_cells,
@@ -23,10 +23,10 @@ from trtseg.nn.losses import (
 )
 from trtseg.nn.network import LatentDiversity, normalisation
 from trtseg.nn.precision import autocast
-from trtseg.train.clicks import correction_click
 from trtseg.train.config import TrainConfig
-from trtseg.train.data import Batch, pad_clicks
-from trtseg.train.randomness import StepRandomness
+from trtseg.train.samples.clicks import correction_click
+from trtseg.train.samples.crops import Batch, pad_clicks
+from trtseg.train.samples.randomness import StepRandomness
 
 # clicks beyond these share their weight in the penalty
 MANY_CLICKS = 20
@@ -148,7 +148,7 @@ class Objective(nn.Module):
         enlarged: Tensor,
         jaccard: Tensor,
         batch: Batch,
-        clicks: Sequence[np.ndarray],
+        clicks: Any,  # as `Batch.clicks`
         generators: Sequence[np.random.Generator],
     ) -> tuple[Tensor, list[np.ndarray]]:
         """The masks that are corrected [B, H, W], and the clicks with one more each."""
@@ -170,7 +170,7 @@ class Objective(nn.Module):
         return masks[index, chosen], continued
 
     def _mask_losses(
-        self, masks: Tensor, targets: Tensor, clicks: Sequence[np.ndarray]
+        self, masks: Tensor, targets: Tensor, clicks: Any
     ) -> tuple[Tensor, Tensor]:
         """(Jaccard losses [B, M], click penalties [B, M]).
 

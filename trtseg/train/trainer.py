@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from trtseg.errors import CheckpointError, TrtsegError
 from trtseg.nn.checkpoint import assign, read_checkpoint, save_checkpoint
-from trtseg.train.data import Batch
 from trtseg.train.log import MetricLog
 from trtseg.train.moments import ADAM, SGD, load_moments, moment_tensors
 from trtseg.train.parallel import Parallel
-from trtseg.train.randomness import StepRandomness
+from trtseg.train.samples.crops import Batch
+from trtseg.train.samples.randomness import StepRandomness
 
 MOMENTUM = 0.9
 MOMENTS = {"adamw": ADAM, "sgd": SGD}
@@ -190,7 +190,7 @@ class Trainer:
         # early weights are poor: let the average forget them quickly
         decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
         kept = [self.average[name] for name in self.trained]
-        torch._foreach_lerp_(kept, self.parameters, 1 - decay)
+        torch._foreach_lerp_(kept, list[Tensor](self.parameters), 1 - decay)
         for name, buffer in self.network.named_buffers():
             if name in self.average:  # statistics of normalisation layers
                 self.average[name].copy_(buffer)

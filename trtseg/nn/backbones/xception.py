@@ -169,15 +169,6 @@ class Xception65(nn.Module):
                 low = second
         return low, x
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Load weights of this layout; a 3-channel first layer is widened by zeros.
-
-        Raises:
-            RuntimeError: as `load_state_dict`.
-        """
-        channels = self.state_dict()["root.0.weight"].shape[1]
-        self.load_state_dict(widened(state, "root.0.weight", channels))
-
 
 def widened(state: dict[str, Tensor], name: str, channels: int) -> dict[str, Tensor]:
     """A state dict in which the weight `name` reads `channels` inputs, the further ones by 0."""

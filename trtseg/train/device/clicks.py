@@ -1,4 +1,4 @@
-"""`trtseg.train.clicks` for whole batches on a device: the same draws, without a loop over samples.
+"""`trtseg.train.samples.clicks` on a device: the same draws, whole batches of them without a loop.
 
 Shapes are static and nothing is read back, so that a GPU never waits for Python here. Rows of
 clicks are float32 [B, P, 3], (y, x, label), label -1 where there is none. All randomness comes
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trtseg.train.clicks import ANYWHERE, OTHER_ERROR, PromptConfig
+from trtseg.train.samples.clicks import ANYWHERE, OTHER_ERROR, PromptConfig
 
 NONE = -1.0
 _FAR = 1e4  # pixels, farther than any crop is wide
@@ -126,7 +126,7 @@ def _spread(
 def initial_clicks(
     target: Tensor, others: Tensor, depth: Tensor, config: PromptConfig, generator: torch.Generator
 ) -> Tensor:
-    """`trtseg.train.clicks.initial_clicks` of a batch.
+    """`trtseg.train.samples.clicks.initial_clicks` of a batch.
 
     Args:
         target: uint8 [B, H, W], 1 object, 0 background, 255 void.
@@ -184,7 +184,7 @@ def _choice(like: Tensor, values: tuple[int, ...], generator: torch.Generator) -
 
 
 def correction_clicks(predicted: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-    """`trtseg.train.clicks.correction_click` of a batch.
+    """`trtseg.train.samples.clicks.correction_click` of a batch.
 
     Args:
         predicted: bool [B, H, W].

@@ -5,7 +5,7 @@ and where (a few numbers a crop, vectorised); crops, colours, targets and prompt
 device, with static shapes and nothing read back, so that a GPU's queue stays full.
 
 Batch i of process r is a pure function of (seed, i, r). The samples are drawn as in
-`trtseg.train.data`, but are not the same ones.
+`trtseg.train.samples.crops`, but are not the same ones.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from trtseg.errors import DatasetError
 from trtseg.evaluate.datasets import LabelledImage
 from trtseg.train.config import TrainConfig
-from trtseg.train.data import GREY, MIN_VISIBLE_PX, VOID, Batch, CropConfig, place_crops
 from trtseg.train.device.clicks import noise, uniform
 from trtseg.train.device.prompts import initial_prompts
-from trtseg.train.images import LabelledImages
+from trtseg.train.samples.crops import GREY, MIN_VISIBLE_PX, VOID, Batch, CropConfig, place_crops
+from trtseg.train.samples.images import LabelledImages
 
 LABELS = 256
 # crops made in excess, of every so many: some lose their object
@@ -132,8 +132,8 @@ def device_batch(images: DeviceImages, config: TrainConfig, key: list[int]) -> B
         np.stack([maps, images.image_of[maps], images.values[objects]])
     ).to(device, non_blocking=True)
     # a diagonal matrix is inverted by division: x = (x' - t) / s
-    placed = np.stack([1 / matrices[:, [0, 1], [0, 1]], matrices[:, :, 2], extents], 1)
-    placed = torch.from_numpy(placed.astype(np.float32)).to(device, non_blocking=True)
+    scales = np.stack([1 / matrices[:, [0, 1], [0, 1]], matrices[:, :, 2], extents], 1)
+    placed = torch.from_numpy(scales.astype(np.float32)).to(device, non_blocking=True)
     labels = cut_labels(images.labels, numbers[0], placed, crop.size)
     chosen = numbers[2]
     seen = (labels == chosen[:, None, None]).sum((1, 2)) >= MIN_VISIBLE_PX
@@ -204,7 +204,7 @@ def cut_images(store: Tensor, numbers: Tensor, placed: Tensor, size: int) -> Ten
 
 
 def jitter_colours(images: Tensor, generator: torch.Generator) -> Tensor:
-    """`trtseg.train.data.jitter_colour` of a batch, uint8 [B, 3, H, W]."""
+    """`trtseg.train.samples.crops.jitter_colour` of a batch, uint8 [B, 3, H, W]."""
 
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         shape = (len(images), channels, 1, 1)
@@ -258,7 +258,7 @@ def _members(
 
 
 def reduce_targets(target: Tensor, stride: int) -> Tensor:
-    """`trtseg.train.data.reduce_target` of a batch, uint8 [B, H, W]."""
+    """`trtseg.train.samples.crops.reduce_target` of a batch, uint8 [B, H, W]."""
     if stride == 1:
         return target
     inside = F.avg_pool2d((target == 1).float()[:, None], stride)[:, 0] >= 0.5

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from trtseg.nn.losses import click_penalties, jaccard_losses
-from trtseg.train.data import Batch
 from trtseg.train.device.clicks import NONE, correction_clicks
 from trtseg.train.objective import MANY_CLICKS, Objective
-from trtseg.train.randomness import StepRandomness
+from trtseg.train.samples.crops import Batch
+from trtseg.train.samples.randomness import StepRandomness
 
 
 class DeviceObjective(Objective):

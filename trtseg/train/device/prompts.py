@@ -1,4 +1,4 @@
-"""`trtseg.train.prompts` for whole batches on a device; see `trtseg.train.device.clicks`.
+"""`trtseg.train.samples.prompts` for whole batches on a device; see `trtseg.train.device.clicks`.
 
 Two things differ from there. A loop is the object grown by a distance, without the smoothing that
 a contour gets, and what it encloses along rows and columns is inside. And strokes are thinned by
@@ -27,7 +27,7 @@ from trtseg.train.device.clicks import (
     squared_distance_to,
     uniform,
 )
-from trtseg.train.prompts import MAX_STROKE_POINTS, STROKE_STEP, PromptConfig
+from trtseg.train.samples.prompts import MAX_STROKE_POINTS, STROKE_STEP, PromptConfig
 
 # rounds of thinning; after these hardly a point is missing from a maximal choice
 _THINNING = 4

@@ -1,4 +1,4 @@
-"""Reading a data set that `trtseg.train.pack` made one file of."""
+"""Reading a data set that `trtseg.train.samples.pack` made one file of."""
 
 from __future__ import annotations
 
@@ -32,12 +32,8 @@ class PackedImage(LabelledImage):
     """
 
     def __init__(self, name: str, path: Path, image: np.ndarray, labels: np.ndarray) -> None:
-        super().__init__(name, path)
+        super().__init__(name, path, path)
         self._image, self._labels = image, labels
-
-    @property
-    def annotation(self) -> Path:
-        return self.path
 
     def read_image(self) -> np.ndarray:
         return cv2.cvtColor(self._decode(self._image, "image"), cv2.COLOR_BGR2RGB)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn.context import SLOPE
-from trtseg.nn.convolution import Convolution
+from trtseg.nn.layers.context import SLOPE
+from trtseg.nn.layers.convolution import Convolution
 
 DEPTH = 4
 MAX_GROWTH = 4

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn.context import SLOPE, ContextLayers
-from trtseg.nn.convolution import Convolution
+from trtseg.nn.layers.context import SLOPE, ContextLayers
+from trtseg.nn.layers.convolution import Convolution
 
 # places of the image that the global context looks at together
 GAZES = 4

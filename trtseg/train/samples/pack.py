@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from trtseg.atomic import write_atomically
 from trtseg.evaluate.datasets import LabelledImage
-from trtseg.train.images import LabelledImages
-from trtseg.train.packed import FORMAT
+from trtseg.train.samples.images import LabelledImages
+from trtseg.train.samples.packed import FORMAT
 
 QUALITY = 70  # of the photographs, as WebP counts it
 LOSSLESS = 101  # above 100 is OpenCV's name for it
@@ -59,7 +59,7 @@ def write_pack(
 
         def encode(side: int, chosen: Sequence[tuple[LabelledImage, LabelledImage | None]],
                    told: bool = False) -> list[Encoded]:
-            done = pool.map(lambda pair: _encode(*pair, side), chosen)
+            done = pool.map(lambda pair: _encode(pair[0], pair[1], side), chosen)
             return list(tqdm(done, f"{side} px", len(chosen), disable=not told, mininterval=5))
 
         side = _largest_side(encode, pairs, limit)
@@ -80,7 +80,7 @@ def write_pack(
     }
 
 
-def _largest_side(encode, pairs, limit: int) -> int:  # type: ignore[no-untyped-def]
+def _largest_side(encode, pairs, limit: int) -> int:
     """The largest of SIDES at which a sample promises to stay under the limit."""
     chosen = np.random.default_rng(0).permutation(len(pairs))[:PROBED]
     sample = [pairs[index] for index in chosen]

@@ -8,14 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn.convolution import Convolution
+from trtseg.nn.layers.convolution import Convolution
 
 SLOPE = 0.2
-
-
-def receptive_field(dilations: Sequence[int]) -> int:
-    """Side in cells of the input seen by one output of 3x3 layers with these dilations."""
-    return 1 + 2 * sum(dilations)
 
 
 class ContextLayers(nn.Module):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from trtseg.runtime.region import fill_outline, region_map
-from trtseg.train.clicks import (
+from trtseg.train.samples.clicks import (
     PromptConfig,
     central_pixel,
     correction_click,

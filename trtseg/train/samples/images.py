@@ -12,8 +12,8 @@ from trtseg.errors import DatasetError
 from trtseg.evaluate.datasets import LAYOUTS, LabelledImage, open_dataset
 from trtseg.evaluate.datasets.pairs import LabelPair
 from trtseg.parse import one_of
-from trtseg.train.packed import LAYOUT as PACKED
-from trtseg.train.packed import Pack, is_pack
+from trtseg.train.samples.packed import LAYOUT as PACKED
+from trtseg.train.samples.packed import Pack, is_pack
 
 
 @dataclass(frozen=True)

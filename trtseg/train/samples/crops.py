@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trtseg.errors import DatasetError
 from trtseg.parse import at_least, fractions
-from trtseg.train.images import LabelledImages
 from trtseg.train.parallel import Parallel, ignore_interruption
-from trtseg.train.prompts import Prompt, PromptConfig, initial_prompt
+from trtseg.train.samples.images import LabelledImages
+from trtseg.train.samples.prompts import Prompt, PromptConfig, initial_prompt
 
 VOID = 255
 GREY = (127, 127, 127)
@@ -200,7 +200,8 @@ def place_crops(
     """
     count = len(boxes)
     top, bottom, left, right = boxes.T
-    side = np.exp(rng.uniform(*np.log(crop.object_side), count))
+    least, most = np.log(crop.object_side)
+    side = np.exp(rng.uniform(least, most, count))
     # never so small that the image's longer side leaves the crop unfilled
     smallest = np.maximum(crop.scale[0], crop.size / extents.max(1))
     scale = np.clip(

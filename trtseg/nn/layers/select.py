@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn.context import ContextLayers
+from trtseg.nn.layers.context import ContextLayers
 
 # of a cell on which all masks agree, where a cell on which they differ wholly weighs 1
 AGREEMENT_WEIGHT = 0.02

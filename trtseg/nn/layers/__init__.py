@@ -1,0 +1,1 @@
+"""What the networks of `trtseg.nn.network` are made of."""

@@ -1,0 +1,1 @@
+"""What training is shown: images, crops of them, and the prompts on these."""
