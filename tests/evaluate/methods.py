@@ -18,8 +18,7 @@ class DiskSession:
         rows, columns = np.ogrid[: self.mask.shape[0], : self.mask.shape[1]]
         inside = (rows - y) ** 2 + (columns - x) ** 2 <= self.radius**2
         self.mask = np.where(inside, 255 if positive else 0, self.mask).astype(np.uint8)
-        smaller = cv2.resize(self.mask / np.float32(255), None, fx=0.5, fy=0.5)
-        return SimpleNamespace(mask=self.mask, candidates=np.stack([smaller, 1 - smaller]))
+        return SimpleNamespace(mask=self.mask, candidates=np.stack([self.mask, 255 - self.mask]))
 
 
 class DiskMethod:

@@ -10,6 +10,7 @@ from trtseg.evaluate.baselines.clicks import (
     BACKGROUND,
     OBJECT,
     UNKNOWN,
+    BaselineSession,
     stroke_labels,
     with_border_background,
 )
@@ -19,9 +20,9 @@ from trtseg.evaluate.baselines.geodesic import geodesic
 from trtseg.evaluate.baselines.geodesic_matting import GeodesicMatting
 from trtseg.evaluate.baselines.graph_cut import GraphCut
 from trtseg.evaluate.baselines.random_walker import RandomWalker
-from trtseg.evaluate.baselines.refinement import Refinement
+from trtseg.evaluate.baselines.refinement import RefinedSession, Refinement
 from trtseg.evaluate.baselines.star_convexity import EuclideanStar, GeodesicStar, star_parents
-from trtseg.evaluate.methods import BASELINES, BaselineMethod
+from trtseg.evaluate.methods import BASELINES
 from trtseg.evaluate.metrics import iou
 from trtseg.types import Click
 
@@ -38,7 +39,7 @@ def two_colours(seed=0, noise=6):
 
 
 def click_through(name, image, clicks):
-    method = BaselineMethod(name)
+    method = BASELINES[name]()
     with method.session(method.encode(image)) as session:
         for click in clicks:
             prediction = session.add_click(*click)
@@ -78,7 +79,7 @@ def test_edges_of_the_input(name):
     assert click_through(name, flat, [(0, 0, False), (6, 8, True)]).mask[8, 6] == 255
     tiny = np.zeros((1, 1, 3), np.uint8)
     assert click_through(name, tiny, [(0, 0, True)]).mask.shape == (1, 1)
-    method = BaselineMethod(name)
+    method = BASELINES[name]()
     with method.session(method.encode(flat)) as session, pytest.raises(ValueError, match="inside"):
         session.add_click(7, 3)
 
@@ -89,7 +90,7 @@ def test_answers_are_reproducible_and_described(name):
     clicks = [(38, 30, True), (8, 8, False), (50, 30, True)]
     first, second = (click_through(name, image, clicks).mask for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    description = BaselineMethod(name).describe()
+    description = BASELINES[name]().describe()
     assert description["name"] == name
     assert description["parameters"]["radius_px"] > 0
     assert len(description["parameters"]["source"]) > 20
@@ -203,7 +204,7 @@ def test_euclidean_star_masks_are_star_convex(seed):
     rng = np.random.default_rng(seed)
     image = cv2.GaussianBlur(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8), (0, 0), 2)
     method = EuclideanStar(radius_px=2)
-    session = method.session(method.encode(image))
+    session = BaselineSession(method, method.encode(image))
     clicks = [(14, 12), (33, 28)]
     for x, y in clicks:
         mask = session.add_click(x, y).mask > 0
@@ -215,7 +216,7 @@ def test_euclidean_star_masks_are_star_convex(seed):
     children = mask & (parents >= 0)
     assert mask.ravel()[parents[children]].all()
     free = GraphCut(radius_px=2)
-    plain = free.session(free.encode(image))
+    plain = BaselineSession(free, free.encode(image))
     for x, y in clicks:
         plain.add_click(x, y)
     unconstrained = plain.add_click(24, 4, False).mask > 0
@@ -339,7 +340,7 @@ def test_refinement_moves_a_blurred_edge_to_the_contrast_and_obeys_clicks():
     image, truth = two_colours(noise=3)
     blurred = cv2.GaussianBlur(np.roll(truth, 3, 1).astype(np.float32), (0, 0), 4)
     refinement = Refinement()
-    session = refinement.session(Fixed(blurred), refinement.encode(image))
+    session = RefinedSession(refinement, Fixed(blurred), refinement.encode(image))
     mask = session.add_click(38, 30, True).mask
     assert iou(mask, truth) > max(0.97, iou(blurred > 0.5, truth))
     assert session.add_click(36, 26, False).mask[26, 36] == 0

@@ -71,7 +71,7 @@ def test_standard_click_is_its_definition(case):
         clicked.add(expected[:2])
 
 
-@given(MASKS, st.sampled_from(PROTOCOLS))
+@given(MASKS, st.sampled_from(list(PROTOCOLS)))
 @settings(max_examples=60)
 def test_no_clicker_repeats_itself_or_touches_void(case, protocol):
     mask, predictions = case
@@ -163,18 +163,18 @@ def test_boundary_clicker_stays_near_the_edge():
     depth = interior_distance(mask == 1)
     rng = np.random.default_rng(2)
     for _ in range(50):
-        click = BoundaryClicker(mask, rng, band_px=2.0).next_click()
-        assert 0 < depth[int(click.y), int(click.x)] <= 2
+        click = BoundaryClicker(mask, rng).next_click()
+        assert 0 < depth[int(click.y), int(click.x)] <= 3
 
 
 def test_jitter_displaces_by_its_sigma():
     mask = np.zeros((81, 81), np.uint8)
     mask[20:61, 20:61] = 1
     rng = np.random.default_rng(3)
-    clicks = [JitterClicker(mask, rng, sigma_px=4.0).next_click() for _ in range(1000)]
+    clicks = [JitterClicker(mask, rng).next_click() for _ in range(1000)]
     offsets = np.array([(click.x - 40, click.y - 40) for click in clicks])
     assert all(click.positive for click in clicks)
-    np.testing.assert_allclose(offsets.std(0), 4.0, rtol=0.1)
+    np.testing.assert_allclose(offsets.std(0), 5.0, rtol=0.1)
     np.testing.assert_allclose(offsets.mean(0), 0.0, atol=0.5)
 
 

@@ -14,6 +14,7 @@ from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.methods import load_method
 from trtseg.evaluate.records import RunDirectory, decode_mask, encode_mask
 from trtseg.evaluate.runner import evaluate, make_header, plan
+from trtseg.parse import build
 
 from .methods import DiskMethod, DiskSession, write_folder
 
@@ -237,7 +238,7 @@ def test_data_specs():
     assert DataSpec.parse("C:/b") == DataSpec("C:/b")
     assert DataSpec.parse("C:/b:coco:val2017") == DataSpec("C:/b", "coco", "val2017")
     config = EvaluationConfig("lite", (DataSpec("a", "voc", "train"),), targets=(0.8,), limit=3)
-    assert EvaluationConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert build(EvaluationConfig, json.loads(json.dumps(config.to_dict())), "config") == config
 
 
 @pytest.mark.parametrize("end", [":wrong", ":wrong:train"])

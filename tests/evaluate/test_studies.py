@@ -10,11 +10,11 @@ import pytest
 from trtseg import cli
 from trtseg.errors import DatasetError, TrtsegError
 from trtseg.evaluate.comparison import change, paired
-from trtseg.evaluate.methods import BaselineMethod
+from trtseg.evaluate.methods import BASELINES
 from trtseg.evaluate.records import read_json
-from trtseg.evaluate.results_page import render_page, study_page
-from trtseg.evaluate.study import Paths, read_study, run_study
-from trtseg.evaluate.study_models import make_models, training_configs
+from trtseg.evaluate.studies.models import make_models, training_configs
+from trtseg.evaluate.studies.page import render_page, study_page
+from trtseg.evaluate.studies.study import Paths, read_study, run_study
 from trtseg.evaluate.timing import time_at_vga
 
 from .methods import write_folder
@@ -196,7 +196,7 @@ def test_changes_from_the_reference():
 def test_a_difference_is_over_common_objects():
     found = paired({"0": 3, "2": 5, "10": 9}, {"2": 4, "10": 6, "11": 1})
     assert found is not None
-    assert (found.mean, found.objects) == (2.0, 2)
+    assert (found["mean"], found["objects"]) == (2.0, 2)
     assert paired({"0": 1}, {"1": 1}) is None
 
 
@@ -295,7 +295,7 @@ def test_page_is_reproducible(tmp_path, folder):
 
 def test_time_at_vga():
     image = np.zeros((60, 80, 3), np.uint8)
-    found = time_at_vga(BaselineMethod("geodesic-matting"), image, repeats=2)
+    found = time_at_vga(BASELINES["geodesic-matting"](), image, repeats=2)
     assert found.keys() == {"encode_ms", "click_ms"}
     assert found["click_ms"] > 0
 

@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from starlette.routing import BaseRoute
 
-from trtseg.serve.app import create_app
-from trtseg.serve.server import LOOPBACK, bind
+from trtseg.serve.http.app import create_app
+from trtseg.serve.http.server import LOOPBACK, bind
 from trtseg.serve.workspace import Workspace
 
 TOKEN = "a-token-for-the-tests"

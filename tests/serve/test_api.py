@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from trtseg.serve.api import OPERATIONS
+from trtseg.serve.http.api import OPERATIONS
 from trtseg.serve.limits import Limits
 from trtseg.serve.workspace import Workspace
 

@@ -127,7 +127,7 @@ class Images(BaseHTTPRequestHandler):
 @pytest.fixture
 def studio():
     server = HTTPServer(("127.0.0.1", 0), Images)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

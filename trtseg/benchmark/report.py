@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from trtseg.parse import read_json
 
 FORMAT = 1
 LAYERS = 12  # shown of each network; a result holds all
@@ -18,10 +19,7 @@ def read(path: str | Path) -> dict[str, Any]:
         ValueError: no such result.
         OSError: the file cannot be read.
     """
-    try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+    result = read_json(path)
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise ValueError(f"{path}: not a benchmark result of format {FORMAT}")
     return result

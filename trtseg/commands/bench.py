@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """The whole result, as `--json` writes it."""
-    bundle = _bundle(args.bundle)
+    bundle = read_bundle(args.bundle)
     graphs = {"on": [True], "off": [False], "both": [True, False]}[args.cuda_graphs]
     runs: list[dict[str, Any]] = []
     speed: Speed | None = None
@@ -289,7 +289,8 @@ def _layers(
     }
 
 
-def _bundle(name: str) -> Bundle:
+def read_bundle(name: str) -> Bundle:
+    """A model by name or path, or "random:full": the paper's, never trained."""
     if name != "random:full":
         return bundles.read(name)
     from trtseg.export.random import random_full
@@ -309,7 +310,7 @@ def _engines(bundle: Bundle, args: argparse.Namespace, cuda_graphs: bool) -> Eng
         if not state.usable:
             raise BackendUnavailable(state.reason)
         return tensorrt.load(bundle, **options, cuda_graphs=cuda_graphs)
-    return Segmenter.load(bundle.path, backend=args.backend, **options).engines
+    return Segmenter.load(bundle, backend=args.backend, **options).engines
 
 
 def _torch_engines(bundle: Bundle, args: argparse.Namespace, cuda_graphs: bool) -> Engines:

@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the photos on this machine alone and open the page; the address goes to stdout."""
+    from trtseg.serve.http.server import bind, serve
     from trtseg.serve.refusals import Refusal
-    from trtseg.serve.server import bind, serve
 
     photos = args.photos or [SHIPPED / name for name in ("coffee.jpg", "chelsea.jpg")]
     allowed = limits(args)

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if subject.path.exists() and not args.force:
         raise FileExistsError(f"{subject.path}: exists already; pass --force to replace it")
     dataset = open_dataset(args.dataset, min_area=args.min_area)
-    indices = spread(len(dataset), args.objects, args.seed)
+    drawn = np.random.default_rng(args.seed).permutation(len(dataset))
+    indices = sorted(drawn[: args.objects].tolist())
     bar = tqdm(indices, desc="importance", unit="object", file=sys.stderr)
     outputs = network_outputs(subject, dataset, bar, args.clicks, args.seed)
     importance = memory_aware_synapses(outputs, subject.weights)
@@ -140,11 +141,6 @@ def early_fusion_subject(checkpoint: Path) -> Subject:
     return Subject(path, state["tensors_sha256"], model.initial.values, open_session)
 
 
-def spread(count: int, most: int, seed: int) -> list[int]:
-    """At most `most` indices below `count`, drawn without repetition, in order."""
-    return sorted(np.random.default_rng(seed).permutation(count)[:most].tolist())
-
-
 def network_outputs(
     subject: Subject, dataset: Dataset, indices: Iterable[int], clicks: int, seed: int
 ) -> Iterator[Forward]:
@@ -153,19 +149,14 @@ def network_outputs(
     Each object contributes one state: after 1 to `clicks` simulated clicks, at random.
     """
     from trtseg.evaluate.clicks import make_clicker
+    from trtseg.evaluate.protocol import record_object
 
     for index in indices:
         sample = dataset[index]
         session, output = subject.open(sample.image)
         clicker = make_clicker("random", sample.mask, seed=seed, name=sample.name)
-        predicted, made = None, 0
-        for _ in range(int(np.random.default_rng([seed, index]).integers(1, clicks + 1))):
-            click = clicker.next_click(predicted)
-            if click is None:
-                break
-            predicted = session.add_click(click.x, click.y, click.positive).mask
-            made += 1
-        if made:
+        count = int(np.random.default_rng([seed, index]).integers(1, clicks + 1))
+        if record_object(session, sample, clicker, count).clicks:
             yield output()
 
 

@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     """Pack; what came out goes to stdout as JSON."""
     from trtseg.commands.output import check_targets
     from trtseg.train.config import read_config
-    from trtseg.train.images import LabelledImages
-    from trtseg.train.pack import write_pack
-    from trtseg.train.packed import SUFFIX
+    from trtseg.train.samples.images import LabelledImages
+    from trtseg.train.samples.pack import write_pack
+    from trtseg.train.samples.packed import SUFFIX
 
     check_targets([args.output], force=args.force, suffixes=(SUFFIX,))
     images = LabelledImages(read_config(args.config).data)

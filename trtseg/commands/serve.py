@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; the page's address goes to stdout."""
-    from trtseg.serve.server import bind, serve
+    from trtseg.serve.http.server import bind, serve
     from trtseg.serve.tools import cvat, label_studio, x_anylabeling
 
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trtseg.commands.evaluate import add_work_options
 
 if TYPE_CHECKING:
-    from trtseg.evaluate.study import Study
+    from trtseg.evaluate.studies.study import Study
 
 EXAMPLES = """\
 examples:
@@ -79,7 +79,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _read(name: str, files: dict[str, Path]) -> Study:
-    from trtseg.evaluate.study import read_study
+    from trtseg.evaluate.studies.study import read_study
 
     if name not in files:
         raise ValueError(f"{name}: no such study; there are {', '.join(files)}")
@@ -89,8 +89,8 @@ def _read(name: str, files: dict[str, Path]) -> Study:
 def _run(args: argparse.Namespace, files: dict[str, Path]) -> int:
     from trtseg.commands.options.method import load_method
     from trtseg.evaluate.records import write_json
-    from trtseg.evaluate.study import Paths, chosen, run_study
-    from trtseg.evaluate.study_models import make_models
+    from trtseg.evaluate.studies.models import make_models
+    from trtseg.evaluate.studies.study import Paths, chosen, run_study
 
     models = args.models or args.work / "models"
     paths = Paths(args.data, models, args.work, Path("models"))
@@ -131,7 +131,7 @@ def _list(args: argparse.Namespace, files: dict[str, Path]) -> int:
 def _render(args: argparse.Namespace, files: dict[str, Path]) -> int:
     from trtseg.errors import DatasetError
     from trtseg.evaluate.records import read_json
-    from trtseg.evaluate.results_page import render_page
+    from trtseg.evaluate.studies.page import render_page
 
     found = [path for name in files if (path := args.results / f"{name}.json").exists()]
     if not found:
@@ -144,7 +144,7 @@ def _render(args: argparse.Namespace, files: dict[str, Path]) -> int:
 
 def _configs(args: argparse.Namespace, files: dict[str, Path]) -> int:
     from trtseg.evaluate.records import write_json
-    from trtseg.evaluate.study_models import training_configs
+    from trtseg.evaluate.studies.models import training_configs
 
     args.output.mkdir(parents=True, exist_ok=True)
     for name in args.names:

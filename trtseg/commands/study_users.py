@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, study: Any) -> None:
-    from trtseg.serve.server import bind, serve
+    from trtseg.serve.http.server import bind, serve
     from trtseg.serve.users.routes import routes
 
     def ready(workspace: Workspace, url: str) -> None:
@@ -71,11 +71,11 @@ def _serve(args: argparse.Namespace, study: Any) -> None:
 
 
 def _method(name: str, args: argparse.Namespace) -> Any:
-    from trtseg.evaluate.methods import BASELINES, BaselineMethod, ModelMethod, RefinedMethod
+    from trtseg.evaluate.methods import BASELINES, ModelMethod, RefinedMethod
     from trtseg.runtime.segmenter import Segmenter
 
     if name in BASELINES:
-        return BaselineMethod(name)
+        return BASELINES[name]()
     model = name.removesuffix("+graph-cut")
     method = ModelMethod(Segmenter.load(model, threads=args.threads))
     return method if model == name else RefinedMethod(method)

@@ -17,18 +17,8 @@ import cv2
 import numpy as np
 
 from trtseg.ops import distance_transform
+from trtseg.parse import one_of
 from trtseg.types import Click
-
-PROTOCOLS = (
-    "standard",
-    "latent-diversity",
-    "continuous-adaptation",
-    "random",
-    "jitter",
-    "boundary",
-    "given-mask",
-    "spoiled-mask",
-)
 
 
 def interior_distance(region: np.ndarray) -> np.ndarray:
@@ -51,12 +41,14 @@ class Clicker(ABC):
 
     Args:
         mask: uint8 [H, W], the truth: 1 object, 0 not, 255 void.
+        rng: what users who draw draw from.
 
     Raises:
         ValueError: the mask is not a uint8 array of two axes.
     """
 
-    def __init__(self, mask: np.ndarray) -> None:
+    def __init__(self, mask: np.ndarray, rng: np.random.Generator | None = None) -> None:
+        self.rng = rng or np.random.default_rng(0)
         mask = np.asarray(mask)
         if mask.dtype != np.uint8 or mask.ndim != 2:
             raise ValueError(f"mask: expected uint8 [H, W], got {mask.dtype} {mask.shape}")
@@ -140,10 +132,6 @@ class CentreClicker(Clicker):
 class _RandomClicker(Clicker):
     """A click drawn with a probability per pixel."""
 
-    def __init__(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        super().__init__(mask)
-        self.rng = rng
-
     def choose(self, missed: np.ndarray, excess: np.ndarray) -> tuple[int, int, bool] | None:
         weights = self.weigh(missed, excess).astype(np.float64).ravel()
         total = weights.sum()
@@ -184,9 +172,7 @@ class BoundaryClicker(_RandomClicker):
     The error is chosen as the standard protocol chooses it.
     """
 
-    def __init__(self, mask: np.ndarray, rng: np.random.Generator, band_px: float = 3.0) -> None:
-        super().__init__(mask, rng)
-        self.band_px = band_px
+    band_px = 3.0
 
     def weigh(self, missed: np.ndarray, excess: np.ndarray) -> np.ndarray:
         depth_missed = interior_distance(missed) * self.unclicked
@@ -195,7 +181,7 @@ class BoundaryClicker(_RandomClicker):
         return (depth > 0) & (depth <= self.band_px)
 
 
-class JitterClicker(Clicker):
+class JitterClicker(StandardClicker):
     """A user whose hand shakes: the standard click, displaced by a Gaussian.
 
     The sign is the intended one, so on a thin object the click can be wrong, as a real slip is.
@@ -203,13 +189,10 @@ class JitterClicker(Clicker):
     click goes where it was meant to.
     """
 
-    def __init__(self, mask: np.ndarray, rng: np.random.Generator, sigma_px: float = 5.0) -> None:
-        super().__init__(mask)
-        self.rng = rng
-        self.sigma_px = sigma_px
+    sigma_px = 5.0
 
     def choose(self, missed: np.ndarray, excess: np.ndarray) -> tuple[int, int, bool] | None:
-        intended = StandardClicker.choose(self, missed, excess)  # type: ignore[arg-type]
+        intended = super().choose(missed, excess)
         if intended is None:
             return None
         y, x, positive = intended
@@ -221,6 +204,18 @@ class JitterClicker(Clicker):
             if 0 <= v < height and 0 <= u < width and allowed[v, u]:
                 return int(v), int(u), positive
         return y, x, positive
+
+
+PROTOCOLS: dict[str, type[Clicker]] = {
+    "standard": StandardClicker,
+    "latent-diversity": LatentDiversityClicker,
+    "continuous-adaptation": CentreClicker,
+    "random": RandomClicker,
+    "jitter": JitterClicker,
+    "boundary": BoundaryClicker,
+    "given-mask": StandardClicker,
+    "spoiled-mask": StandardClicker,
+}
 
 
 def draws(seed: int, name: str) -> np.random.Generator:
@@ -241,17 +236,5 @@ def make_clicker(protocol: str, mask: np.ndarray, *, seed: int = 0, name: str = 
     Raises:
         ValueError: an unknown protocol.
     """
-    if protocol in ("standard", "given-mask", "spoiled-mask"):
-        return StandardClicker(mask)
-    if protocol == "continuous-adaptation":
-        return CentreClicker(mask)
-    rng = draws(seed, name)
-    if protocol == "latent-diversity":
-        return LatentDiversityClicker(mask, rng)
-    if protocol == "random":
-        return RandomClicker(mask, rng)
-    if protocol == "jitter":
-        return JitterClicker(mask, rng)
-    if protocol == "boundary":
-        return BoundaryClicker(mask, rng)
-    raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    one_of("protocol", protocol, PROTOCOLS)
+    return PROTOCOLS[protocol](mask, draws(seed, name))

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from trtseg.evaluate.metrics import bootstrap_interval
+from trtseg.evaluate.summary import interval_text
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean of a difference over objects, with its 95 % bootstrap interval.
-
-    Attributes:
-        mean, low, high: of the difference.
-        objects: how many both methods have.
-    """
-
-    mean: float
-    low: float
-    high: float
-    objects: int
-
-    def text(self, places: int = 2) -> str:
-        """With sign, for tables."""
-        return f"{self.mean:+.{places}f} [{self.low:+.{places}f}, {self.high:+.{places}f}]"
-
-
-def paired(values: dict[str, float], reference: dict[str, float]) -> Difference | None:
-    """Difference of two methods' values by object; None without a common object."""
+def paired(values: dict[str, float], reference: dict[str, float]) -> dict[str, float] | None:
+    """Difference of two methods' values by object: "mean", "low" and "high" (95 % bootstrap
+    interval) over the "objects" that both have; None where there is none."""
     common = _common(values, reference)
     if not common:
         return None
     found = np.array([values[key] - reference[key] for key in common], np.float64)
-    low, high = bootstrap_interval(found)
-    return Difference(float(found.mean()), low, high, len(common))
+    return {**_plain(float(found.mean()), *bootstrap_interval(found)), "objects": len(common)}
 
 
 def change(cell: dict[str, Any], reference: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -54,21 +35,13 @@ def change(cell: dict[str, Any], reference: dict[str, Any]) -> dict[str, dict[st
     found = {}
     difference = paired(cell["iou_1"], reference["iou_1"])
     if difference is not None:
-        found["iou_1"] = _plain(difference.mean, difference.low, difference.high)
+        found["iou_1"] = {key: difference[key] for key in ("mean", "low", "high")}
     for key, clicks in cell["clicks"].items():
         common = _common(clicks, reference["clicks"][key])
         if common:
             pairs = np.array([(clicks[k], reference["clicks"][key][k]) for k in common], float)
             found[key] = _plain(_relative(pairs), *bootstrap_interval(pairs, _relative))
     return found
-
-
-def change_text(value: dict[str, float] | None, form: str) -> str:
-    """One entry of `change` for a table; empty without it."""
-    if value is None:
-        return ""
-    mean, low, high = (form.format(value[key]) for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
 
 
 def _relative(pairs: np.ndarray) -> float:
@@ -99,7 +72,8 @@ def ahead_sentences(study: dict[str, Any]) -> list[str]:
         rivals = [row for row in others if name in row["cells"]]
         if name not in ours["cells"] or not rivals:
             continue
-        verdicts = [_verdict(ours, rivals, name, key) for key in _keys(study)]
+        keys = [f"{target:g}" for target in study["targets"]]
+        verdicts = [_verdict(ours, rivals, name, key) for key in keys]
         missing = len(others) - len(rivals)
         if missing:
             verdicts.append(f"{missing} of {len(others)} other methods were not run on it")
@@ -120,21 +94,18 @@ def _verdict(
     where = f"at NoC@{float(key) * 100:g}"
     if not found:
         return f"{where} no object in common with any other method"
-    nearest, label = min(found, key=lambda one: one[0].mean)
-    behind = [f"{label} ({one.text()} clicks)" for one, label in found if one.mean <= 0]
-    unsure = [f"{label} ({one.text()} clicks)" for one, label in found if one.mean > 0 >= one.low]
+    nearest, label = min(found, key=lambda one: one[0]["mean"])
+    texts = {label: f"{label} ({interval_text(one, '{:+.2f}')} clicks)" for one, label in found}
+    behind = [texts[label] for one, label in found if one["mean"] <= 0]
+    unsure = [texts[label] for one, label in found if one["mean"] > 0 >= one["low"]]
     if behind:
         return f"{where} {ours['label']} is NOT ahead of {', '.join(behind)}"
     if unsure:
         return (
             f"{where} {ours['label']} is ahead of every other method on average, but with "
-            f"{nearest.objects} objects not for certain of {', '.join(unsure)}"
+            f"{nearest['objects']} objects not for certain of {', '.join(unsure)}"
         )
     return (
         f"{where} {ours['label']} is ahead of every other method, of the nearest, {label}, "
-        f"by {nearest.mean:.2f} clicks [{nearest.low:.2f}, {nearest.high:.2f}]"
+        f"by {interval_text(nearest).replace(' [', ' clicks [')}"
     )
-
-
-def _keys(study: dict[str, Any]) -> list[str]:
-    return [f"{target:g}" for target in study["targets"]]

@@ -11,7 +11,7 @@ from trtseg.errors import DatasetError
 from trtseg.evaluate.clicks import PROTOCOLS
 from trtseg.evaluate.datasets import LAYOUTS, Dataset, open_dataset
 from trtseg.evaluate.datasets.shifts import SHIFTS, ShiftedImage
-from trtseg.parse import at_least, build, one_of
+from trtseg.parse import at_least, one_of
 
 ADAPTATIONS = ("none", "image", "sequence", "both")
 
@@ -152,15 +152,6 @@ class EvaluationConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EvaluationConfig:
-        """The inverse of `to_dict`.
-
-        Raises:
-            ValueError: a name is unknown or a value out of its range.
-        """
-        return build(cls, values, "evaluation")
 
     def open_data(self) -> dict[str, Dataset]:
         """Data sets by a name that is unique in this evaluation.

@@ -6,13 +6,14 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from trtseg.evaluate import baselines
 from trtseg.evaluate.baselines.clicks import Baseline
+from trtseg.evaluate.baselines.refinement import RefinedSession, Refinement
 from trtseg.evaluate.configuration import EvaluationConfig
 from trtseg.evaluate.protocol import SessionLike
 from trtseg.runtime.segmenter import Segmenter
@@ -64,35 +65,16 @@ class ModelMethod:
         yield self._segmenter.session(encoded, focus=self._focus)
 
 
-class BaselineMethod:
-    """A classical method; see `trtseg.evaluate.baselines`."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._baseline = BASELINES[name]()
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "baseline", "name": self._name, "parameters": self._baseline.parameters()}
-
-    def encode(self, image: np.ndarray) -> Any:
-        return self._baseline.encode(image)
-
-    @contextmanager
-    def session(self, encoded: Any) -> Iterator[SessionLike]:
-        yield self._baseline.session(encoded)
-
-
 class RefinedMethod:
     """A model whose probabilities pass through a graph cut (Xu et al. 2016, section 3.3)."""
 
     def __init__(self, method: Method) -> None:
-        from trtseg.evaluate.baselines.refinement import Refinement
-
         self._method = method
         self._refinement = Refinement()
 
     def describe(self) -> dict[str, Any]:
-        return {**self._method.describe(), "refinement": self._refinement.parameters()}
+        refinement = {**asdict(self._refinement), "source": self._refinement.source}
+        return {**self._method.describe(), "refinement": refinement}
 
     def encode(self, image: np.ndarray) -> Any:
         return self._method.encode(image), self._refinement.encode(image)
@@ -101,7 +83,7 @@ class RefinedMethod:
     def session(self, encoded: Any) -> Iterator[SessionLike]:
         inner, edges = encoded
         with self._method.session(inner) as session:
-            yield self._refinement.session(session, edges)
+            yield RefinedSession(self._refinement, session, edges)
 
 
 def load_method(config: EvaluationConfig, threads: int | None = None) -> Method:
@@ -118,7 +100,7 @@ def load_method(config: EvaluationConfig, threads: int | None = None) -> Method:
                 f"{config.model}: a baseline can neither be adapted nor refined, nor be given a "
                 "working size"
             )
-        return BaselineMethod(config.model)
+        return BASELINES[config.model]()
     if config.adapt != "none":
         raise ValueError(f"adapt: expected none where nothing learns, got {config.adapt!r}")
     method = ModelMethod(load_segmenter(config, threads), config.focus)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -23,18 +23,10 @@ class SessionLike(Protocol):
     """What the evaluation asks of a method: nothing but to answer clicks.
 
     The prediction has `.mask`, uint8 0/255 [H, W] of the image's size, and may have `.candidates`:
-    uint8 or bool masks [M, H, W] of the image's size, or float probabilities [M, h, w] over the
-    whole image at any resolution.
+    such masks [M, H, W]. A session with `set_mask`, which takes bool [H, W], can go on from a mask.
     """
 
     def add_click(self, x: float, y: float, positive: bool = True) -> Any: ...
-
-
-@runtime_checkable
-class MaskSessionLike(SessionLike, Protocol):
-    """A session that can go on from a mask, bool [H, W] of the image's size."""
-
-    def set_mask(self, mask: np.ndarray) -> Any: ...
 
 
 @dataclass
@@ -50,7 +42,7 @@ class ObjectRun:
         clicks: as the session got them.
         click_ms: wall time of each `add_click`, and of nothing else.
         obeyed: after each click, how many of the pixels clicked so far have the clicked label.
-        masks: bool [H, W] after each click, if they were asked for.
+        masks: bool [H, W] after each click.
     """
 
     ious: list[float] = field(default_factory=list)
@@ -68,7 +60,6 @@ def record_object(
     max_clicks: int = 20,
     *,
     stop_at: float | None = None,
-    keep_masks: bool = False,
     initial: np.ndarray | None = None,
 ) -> ObjectRun:
     """Let a simulated user segment one object.
@@ -80,7 +71,6 @@ def record_object(
         max_clicks: the user gives up after as many.
         stop_at: end once this IoU is reached and continue the list with it. NoC of targets up to
             `stop_at` is unchanged; IoU@k is not, so leave it None to report that.
-        keep_masks: keep the mask after each click, for pictures.
         initial: bool [H, W], a mask to begin with.
 
     Raises:
@@ -91,7 +81,7 @@ def record_object(
         raise ValueError(f"max_clicks: expected at least 1, got {max_clicks}")
     run = ObjectRun()
     if initial is not None:
-        if not isinstance(session, MaskSessionLike):
+        if not hasattr(session, "set_mask"):
             raise ValueError("protocol: expected a method that can begin with a mask")
         session.set_mask(initial)
     predicted = initial
@@ -111,8 +101,7 @@ def record_object(
         best = best_candidate_iou(prediction, sample.mask)
         if best is not None:
             run.best_ious.append(max(best, run.ious[-1]))
-        if keep_masks:
-            run.masks.append(predicted)
+        run.masks.append(predicted)
         if stop_at is not None and run.ious[-1] >= stop_at:
             break
     # nothing to click on at all: the empty mask is right
@@ -173,14 +162,4 @@ def best_candidate_iou(prediction: Any, mask: np.ndarray) -> float | None:
     candidates = getattr(prediction, "candidates", None)
     if candidates is None or len(candidates) < 2:
         return None
-    height, width = mask.shape
-    best = 0.0
-    for candidate in candidates:
-        predicted = np.asarray(candidate)
-        if predicted.dtype.kind == "f":
-            predicted = predicted.astype(np.float32)
-            if predicted.shape != mask.shape:
-                predicted = cv2.resize(predicted, (width, height), interpolation=cv2.INTER_LINEAR)
-            predicted = predicted >= 0.5
-        best = max(best, iou(predicted, mask))
-    return best
+    return max(iou(candidate, mask) for candidate in candidates)

@@ -22,8 +22,10 @@ from trtseg.evaluate.records import (
     write_json,
 )
 from trtseg.evaluate.summary import cells, objects_csv, summarise
+from trtseg.parse import build
 
 PANEL_WIDTH_PX = 300
+CASES = 3
 
 _STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem;
@@ -61,33 +63,32 @@ def write_report(run: RunDirectory, *, with_pictures: bool = True) -> dict[str, 
         "jaccard_error": error_figure(results),
         "clicks_over_sequence": sequence_figure(results, max(summary["config"]["targets"])),
     }
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            write_file(run.path / f"{name}.{kind}", render(figure, kind))
-    write_file(run.path / "report.html", html_report(run, summary).encode())
+    drawn = {
+        (name, kind): render(figure, kind)
+        for name, figure in figures.items()
+        for kind in ("png", "svg")
+    }
+    for (name, kind), content in drawn.items():
+        write_file(run.path / f"{name}.{kind}", content)
+    curves = [drawn[name, "png"] for name in figures]
+    write_file(run.path / "report.html", html_report(run, summary, curves).encode())
     return summary
 
 
-def html_report(run: RunDirectory, summary: dict[str, Any], *, cases: int = 3) -> str:
+def html_report(run: RunDirectory, summary: dict[str, Any], curves: Sequence[bytes]) -> str:
     """The report as one string that needs no other file.
 
     Args:
         run: where the records are.
         summary: of the run, see `summarise`.
-        cases: how many of the worst, and as many of the median objects of each data set are
-            shown. Where the images are not at hand, the report says so in their place.
+        curves: PNG files.
 
-    Raises:
-        BackendUnavailable: matplotlib is not installed.
+    `CASES` of the worst, and as many of the median objects of each data set are shown. Where the
+    images are not at hand, the report says so in their place.
     """
-    config = EvaluationConfig.from_dict(summary["config"])
+    config = build(EvaluationConfig, summary["config"], "evaluation")
     parts = [f"<h1>{_method_title(summary)}</h1>", _facts(summary), _number_table(summary)]
-    results = summary["results"]
-    if results:
-        figures = [iou_figure(results), error_figure(results)]
-        figures.append(sequence_figure(results, max(config.targets)))
-        pictures = "".join(_inline(render(figure, "png"), "png") for figure in figures)
-        parts.append(f"<div class=curves>{pictures}</div>")
+    parts.append(f"<div class=curves>{''.join(_inline(curve, 'png') for curve in curves)}</div>")
     parts.append(
         "<p>In the pictures: green numbers are positive clicks, red ones negative, in their "
         "order; the mask is tinted, the truth outlined in yellow, void hatched in grey. "
@@ -100,7 +101,7 @@ def html_report(run: RunDirectory, summary: dict[str, Any], *, cases: int = 3) -
         datasets = {}
     for name, dataset in datasets.items():
         records = list(run.records(name))
-        for title, chosen in select_cases(records, max(config.targets), cases):
+        for title, chosen in select_cases(records, max(config.targets), CASES):
             parts.append(f"<h2>{html.escape(name)}: {title}</h2>")
             parts += [_case(dataset, record, config.targets) for record in chosen]
     body = "\n".join(parts)

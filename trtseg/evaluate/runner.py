@@ -146,7 +146,6 @@ def run_image(
                 clicker,
                 config.clicks,
                 stop_at=max(config.targets) if config.stop_at_target else None,
-                keep_masks=True,
                 initial=initial,
             )
         record = ObjectRecord.from_run(task.data, index, sample.name, result)

@@ -123,7 +123,7 @@ def _iou_columns(targets: Sequence[float], limit: int) -> list[Column]:
         value = {"mean": result["iou"][k - 1]}
         if "iou_intervals" in result:
             value["low"], value["high"] = result["iou_intervals"][k - 1]
-        return interval_text(value, 3)
+        return interval_text(value, "{:.3f}")
 
     return [
         (f"IoU@{k}", lambda result, k=k: cell(result, k))  # type: ignore[misc]
@@ -131,11 +131,12 @@ def _iou_columns(targets: Sequence[float], limit: int) -> list[Column]:
     ]
 
 
-def interval_text(value: dict[str, float], places: int = 2) -> str:
-    """A mean with its interval, where one is known."""
-    if "low" not in value:
-        return f"{value['mean']:.{places}f}"
-    return "{mean:.{0}f} [{low:.{0}f}, {high:.{0}f}]".format(places, **value)
+def interval_text(value: dict[str, float] | None, form: str = "{:.2f}") -> str:
+    """A mean with its interval, where one is known; empty without a value."""
+    if value is None:
+        return ""
+    mean, *ends = (form.format(value[key]) for key in ("mean", "low", "high") if key in value)
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def _noc(measured: Measured, target: float) -> dict[str, float]:

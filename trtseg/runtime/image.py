@@ -181,31 +181,23 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     _check_pixels(path, declared_size(data), max_pixels)
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         return _heif(path, data)
-    icc = None
+    pixels, notes = None, {}
     try:
-        buffer = np.frombuffer(data, np.uint8)
-        pixels = None
         if data:
+            buffer = np.frombuffer(data, np.uint8)
             pixels, kinds, metadata = cv2.imdecodeWithMetadata(buffer, flags=cv2.IMREAD_UNCHANGED)
-            for kind, values in zip(kinds, metadata, strict=True):
-                if kind == cv2.IMAGE_METADATA_ICCP:
-                    icc = np.asarray(values).tobytes()
-        has_alpha = pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 4
-        tag = orientation(data) if pixels is not None else 1
-        if tag != 1 and not has_alpha:
-            # OpenCV turns an image upright only where it may drop its alpha channel.
-            pixels = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+            notes = {k: np.asarray(v).tobytes() for k, v in zip(kinds, metadata, strict=True)}
     except cv2.error as error:
         raise ValueError(f"{path}: cannot be decoded: {error.err}") from None
     _check_pixels(path, None if pixels is None else pixels.shape[:2], max_pixels)
     if pixels is None:
         raise ValueError(f"{path}: not an image that can be read")
+    kind = "GRAY" if pixels.ndim == 2 else "BGRA" if pixels.shape[2] == 4 else "BGR"
     try:
-        if has_alpha:
-            picture = as_picture(_upright(pixels, tag), "BGRA")
-        else:
-            picture = as_picture(pixels, "GRAY" if pixels.ndim == 2 else "BGR")
-        return replace(picture, icc=icc)
+        # OpenCV turns only what it may drop the alpha channel of, and a TIFF file, of which it
+        # hands out no EXIF
+        upright = _upright(pixels, orientation(notes.get(cv2.IMAGE_METADATA_EXIF, b"")))
+        return replace(as_picture(upright, kind), icc=notes.get(cv2.IMAGE_METADATA_ICCP))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
 

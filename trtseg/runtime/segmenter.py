@@ -57,7 +57,7 @@ class Segmenter:
     @classmethod
     def load(
         cls,
-        name_or_path: str | os.PathLike[str] = "lite",
+        model: str | os.PathLike[str] | Bundle = "lite",
         *,
         backend: str = "auto",
         device: str | None = None,
@@ -72,7 +72,7 @@ class Segmenter:
         and `trtseg.runtime.upgrade.Upgrade` answers clicks on the CPU meanwhile.
 
         Args:
-            name_or_path: a model inside the package, or the path of a bundle.
+            model: the name of one inside the package, the path of a bundle, or one that was read.
             backend: "auto" (the first usable one), "onnxruntime" or "tensorrt".
             device: where to run, as the backend names it; by default its own choice.
             threads: of the CPU; by default one per physical core.
@@ -97,7 +97,7 @@ class Segmenter:
             raise TypeError(f"device: expected a name such as 'cpu' or 'cuda:0', got {device!r}")
         if precision not in (None, "fp32", "fp16"):
             raise ValueError(f"precision: expected fp32 or fp16, got {precision!r}")
-        bundle = bundles.read(name_or_path)
+        bundle = model if isinstance(model, Bundle) else bundles.read(model)
         reasons = []
         wanted = tuple(BACKENDS) if backend == "auto" else (backend,)
         if backend == "auto" and device is not None and device.startswith("cpu"):
@@ -200,27 +200,28 @@ class Segmenter:
                 number.
             ValueError: made by another model, an unknown value for focus, or a size is negative.
         """
-        if not isinstance(encoded, EncodedImage):
-            raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
-        if encoded.model != self.pipeline.model:
-            raise ValueError(f"encoded: expected an encoding by this model ({self.bundle.name})")
         if focus not in ("auto", None):
             raise ValueError(f"focus: expected 'auto' or None, got {focus!r}")
         for name, value in (("local", local), ("edges", edges)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: expected a bool, got {value!r}")
+        tidy = Tidy(drop_islands_px, fill_holes_px)
+        options = saved.Options(
+            focus == "auto", local, adapt is not None, tidy.drop_islands_px, tidy.fill_holes_px,
+            edges,
+        )  # fmt: skip
+        return self._session(encoded, options, adapt)
+
+    def _session(
+        self, encoded: EncodedImage, options: saved.Options, adapt: Adapter | None
+    ) -> Session:
+        if not isinstance(encoded, EncodedImage):
+            raise TypeError(f"encoded: expected an EncodedImage, got {type(encoded).__name__}")
+        if encoded.model != self.pipeline.model:
+            raise ValueError(f"encoded: expected an encoding by this model ({self.bundle.name})")
         if adapt is not None and not hasattr(adapt, "adapt"):
             raise TypeError(f"adapt: expected an adapter or None, got {adapt!r}")
-        adopted = self.pipeline.adopt(encoded)
-        return Session(
-            self.pipeline,
-            adopted,
-            focus=focus == "auto",
-            local=local,
-            adapter=adapt,
-            tidy=Tidy(drop_islands_px, fill_holes_px),
-            edges=edges,
-        )
+        return Session(self.pipeline, self.pipeline.adopt(encoded), options, adapt)
 
     def open(
         self,
@@ -265,16 +266,7 @@ class Segmenter:
             region = _checked_region(flip_axes(kept.region), picture.size)
             if encoded is None or encoded.region != region:
                 encoded = self.pipeline.encode(picture, region)
-            options = kept.options
-            session = self.session(
-                encoded,
-                focus="auto" if options.focus else None,
-                local=options.local,
-                adapt=adapt,
-                drop_islands_px=options.drop_islands_px,
-                fill_holes_px=options.fill_holes_px,
-                edges=options.edges,
-            )
+            session = self._session(encoded, kept.options, adapt)
             kept.replay(session)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

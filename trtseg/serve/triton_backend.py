@@ -43,8 +43,8 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         try:
-            key = int(_values(request, "CORRID")[0])
-            if _values(request, "START")[0]:
+            key = _first(request, "CORRID")
+            if _first(request, "START"):
                 self._sessions[key] = self._begin(_values(request, "IMAGE"))
                 while len(self._sessions) > self._most:
                     self._sessions.popitem(last=False)
@@ -62,8 +62,8 @@ class TritonPythonModel:
         except Exception as error:  # whatever it is, the server goes on
             return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))
         finally:
-            if _values(request, "END")[0]:
-                self._sessions.pop(int(_values(request, "CORRID")[0]), None)
+            if _first(request, "END"):
+                self._sessions.pop(_first(request, "CORRID"), None)
         outputs = (
             ("MASK", prediction.mask),
             ("SCORES", prediction.scores.astype(np.float32)),
@@ -88,3 +88,10 @@ def _values(request: Any, name: str) -> np.ndarray | None:
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     # not as_numpy(): from NumPy 2 on, backends built for NumPy 1 give its first value everywhere
     return None if tensor is None else np.from_dlpack(tensor).reshape(-1)
+
+
+def _first(request: Any, name: str) -> int:
+    """Of what the server itself says of every request of a sequence."""
+    values = _values(request, name)
+    assert values is not None
+    return int(values[0])

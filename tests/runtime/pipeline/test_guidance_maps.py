@@ -101,7 +101,7 @@ def test_training_draws_the_same_maps() -> None:
     torch = pytest.importorskip("torch")
     from networks import grid_config
 
-    from trtseg.nn.guidance import guidance_maps
+    from trtseg.nn.layers.guidance import guidance_maps
 
     some = [Click(30, 40), Click(100.25, 77.5), Click(60, 20, False)]
     for click_map in ("gaussian", "point"):

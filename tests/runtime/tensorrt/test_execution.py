@@ -60,10 +60,14 @@ def memory(cupy) -> CudaMemory:
     return CudaMemory(load_cupy())
 
 
+def static(height, width):
+    return Profile(*((height, width),) * 3)
+
+
 def small_engine(trt, memory: CudaMemory, folder: Path, **options) -> TensorRTEngine:
     path = graphs.segment(folder / "small.onnx", dtype="float32", channels=8, dilations=(1, 2))
     build = BuildOptions(precision="fp32", refittable=options.pop("refittable", ()))
-    profiles = [Profile.static((12, 16)), Profile((4, 4), (12, 16), (32, 32))]
+    profiles = [static(12, 16), Profile((4, 4), (12, 16), (32, 32))]
     plan = build_engine(path, profiles, options=build).plan
     return TensorRTEngine(load_tensorrt(), plan, "small", memory=memory, **options)
 
@@ -183,7 +187,7 @@ def test_features_are_channels_last_where_they_fill_accesses(
 ) -> None:
     path = graphs.segment(tmp_path / "f.onnx", dtype=dtype, channels=channels, dilations=(1,))
     build = BuildOptions(precision="fp16" if dtype == "float16" else "fp32")
-    plan = build_engine(path, [Profile.static((12, 16))], options=build).plan
+    plan = build_engine(path, [static(12, 16)], options=build).plan
     engine = TensorRTEngine(load_tensorrt(), plan, "f", memory=memory)
     assert engine.handle.get_tensor_format("x").name == layout
     assert engine.handle.get_tensor_format("masks").name == "LINEAR"
@@ -836,18 +840,18 @@ def test_options_reach_tensorrt(trt, tmp_path: Path) -> None:
         hardware_compatibility="ampere_plus",
         refittable=("head.bias",),
     )
-    build_engine(path, [Profile.static((8, 8))], options=options)
+    build_engine(path, [static(8, 8)], options=options)
     (config,) = [value for what, value in trt.calls if what == "build"]
     assert ("workspace", 7 << 20) in trt.calls
     assert config.builder_optimization_level == 5
     assert config.hardware_compatibility_level is trt.HardwareCompatibilityLevel.AMPERE_PLUS
     assert config.flags == [trt.BuilderFlag.REFIT_INDIVIDUAL]
     with pytest.raises(EngineError, match="no weights named 'tail'"):
-        build_engine(path, [Profile.static((8, 8))], options=replace(options, refittable=("tail",)))
+        build_engine(path, [static(8, 8)], options=replace(options, refittable=("tail",)))
     with pytest.raises(ValueError, match="only TensorRT for RTX"):
         build_engine(
             path,
-            [Profile.static((8, 8))],
+            [static(8, 8)],
             options=BuildOptions(compute_capabilities=("8.6",)),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -38,9 +39,10 @@ class Baseline(ABC):
     name: ClassVar[str]
     source: ClassVar[str]
 
-    def parameters(self) -> dict[str, Any]:
-        """The values of all parameters, and the source, for the results."""
-        return {**asdict(self), "source": self.source}  # type: ignore[call-overload]
+    def describe(self) -> dict[str, Any]:
+        """See `trtseg.evaluate.methods.Method`: all parameters, and the source."""
+        values = {**asdict(self), "source": self.source}  # type: ignore[call-overload]
+        return {"kind": "baseline", "name": self.name, "parameters": values}
 
     @abstractmethod
     def encode(self, image: np.ndarray) -> Any:
@@ -62,9 +64,9 @@ class Baseline(ABC):
     def size(self, encoded: Any) -> tuple[int, int]:
         """(height, width) of the encoded image."""
 
-    def session(self, encoded: Any) -> BaselineSession:
+    def session(self, encoded: Any) -> AbstractContextManager[BaselineSession]:
         """Begin to select one object."""
-        return BaselineSession(self, encoded)
+        return nullcontext(BaselineSession(self, encoded))
 
 
 class BaselineSession:

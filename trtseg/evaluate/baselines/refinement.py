@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cv2
@@ -33,18 +33,10 @@ class Refinement:
     least: float = 1e-3
     source: ClassVar[str] = "Xu et al., CVPR 2016, section 3.3; max-flow by PyMaxflow"
 
-    def parameters(self) -> dict[str, Any]:
-        """The values of all parameters, and the source."""
-        return {**asdict(self), "source": self.source}
-
     def encode(self, image: np.ndarray) -> Pairs:
         """The contrast of an image, uint8 RGB [H, W, 3]."""
         pairs = contrast_pairs(cv2.cvtColor(image, cv2.COLOR_RGB2LAB))
         return Pairs(pairs.first, pairs.second, self.boundary * pairs.weight)
-
-    def session(self, session: Any, pairs: Pairs) -> RefinedSession:
-        """A session whose masks are refined; the model's own goes on unrefined."""
-        return RefinedSession(self, session, pairs)
 
     def refine(self, probability: np.ndarray, pairs: Pairs, clicks: list[Click]) -> np.ndarray:
         """uint8 [H, W], 0 and 255, from a probability map [H, W]."""

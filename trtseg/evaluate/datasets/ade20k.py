@@ -20,21 +20,13 @@ _ROOTS = ("images", "images/ADE")
 class AdeImage(LabelledImage):
     """Label k is the instance of the k-th smallest blue; what has no class is background."""
 
-    def __init__(self, name: str, path: Path, segmentation: Path) -> None:
-        super().__init__(name, path)
-        self._segmentation = segmentation
-
-    @property
-    def annotation(self) -> Path:
-        return self._segmentation
-
     def read_labels(self) -> np.ndarray:
-        red, green, blue = np.moveaxis(read_image(self._segmentation), 2, 0)
+        red, green, blue = np.moveaxis(read_image(self.annotation), 2, 0)
         instance = np.where((red > 0) | (green > 0), blue, 0)
         values = np.unique(instance[instance > 0])
         if len(values) > MAX_OBJECTS:
             raise DatasetError(
-                f"{self._segmentation}: {len(values)} objects, at most {MAX_OBJECTS} can be read"
+                f"{self.annotation}: {len(values)} objects, at most {MAX_OBJECTS} can be read"
             )
         ranks = np.zeros(256, np.uint8)
         ranks[values] = np.arange(1, len(values) + 1)

@@ -21,14 +21,9 @@ class CocoImage(LabelledImage):
     """
 
     def __init__(self, name: str, path: Path, index: Any, record: dict, annotation: Path) -> None:
-        super().__init__(name, path)
+        super().__init__(name, path, annotation)
         self._index = index
         self._record = record
-        self._annotation = annotation
-
-    @property
-    def annotation(self) -> Path:
-        return self._annotation
 
     def annotations(self) -> tuple[dict[int, dict], list[dict]]:
         """Objects by label, and crowds."""
@@ -37,7 +32,7 @@ class CocoImage(LabelledImage):
         objects = [record for record in records if not record.get("iscrowd", 0)]
         if len(objects) > MAX_OBJECTS:
             raise DatasetError(
-                f"{self._annotation}: image {self.name} has {len(objects)} objects, "
+                f"{self.annotation}: image {self.name} has {len(objects)} objects, "
                 f"at most {MAX_OBJECTS} can be read"
             )
         crowds = [record for record in records if record.get("iscrowd", 0)]
@@ -54,7 +49,7 @@ class CocoImage(LabelledImage):
                 mask = self._index.annToMask(record).astype(bool)
         except Exception as error:  # pycocotools' C code raises nearly anything on bad input
             raise DatasetError(
-                f"{self._annotation}: annotation {record.get('id')} of image {self.name} "
+                f"{self.annotation}: annotation {record.get('id')} of image {self.name} "
                 f"has no valid segmentation ({type(error).__name__}: {error})"
             ) from None
         return mask
@@ -77,7 +72,7 @@ class CocoImage(LabelledImage):
     def read_mask(self, label: int) -> np.ndarray:
         objects, crowds = self.annotations()
         if label not in objects:
-            raise DatasetError(f"{self._annotation}: image {self.name} has no object {label}")
+            raise DatasetError(f"{self.annotation}: image {self.name} has no object {label}")
         mask = np.zeros((self._record["height"], self._record["width"]), np.uint8)
         mask[self._void(crowds)] = VOID
         mask[self._rasterise(objects[label])] = 1
@@ -109,23 +104,21 @@ def find_coco(annotation: Path, images: Path) -> list[CocoImage]:
         with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
             index = COCO(str(annotation))
             records = index.loadImgs(index.getImgIds())
+            for record in records:
+                int(record["height"]), int(record["width"])
             records = sorted(records, key=lambda record: record["file_name"])
-            files = [
-                (record["file_name"], int(record["height"]), int(record["width"]))
-                for record in records
-            ]
     except Exception as error:  # of the many ways in which a foreign JSON can fail
         raise DatasetError(
             f"{annotation}: not a COCO annotation file ({type(error).__name__}: {error})"
         ) from None
-    if not files:
+    if not records:
         raise DatasetError(f"{annotation}: lists no image")
     found = []
-    for (file_name, _, _), record in zip(files, records, strict=True):
-        path = images / file_name
+    for record in records:
+        path = images / record["file_name"]
         if not path.is_file():
             raise DatasetError(f"{path}: no such file, listed in {annotation}")
-        name = Path(file_name).with_suffix("").as_posix()
+        name = Path(record["file_name"]).with_suffix("").as_posix()
         found.append(CocoImage(name, path, index, record, annotation))
     return found
 

@@ -24,11 +24,11 @@ class LabelledImage(ABC):
     Attributes:
         name: unique within the data set.
         path: the image file.
+        annotation: the file that holds the labels.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
-        self.name = name
-        self.path = path
+    def __init__(self, name: str, path: Path, annotation: Path) -> None:
+        self.name, self.path, self.annotation = name, path, annotation
 
     def read_image(self) -> np.ndarray:
         """uint8 RGB [H, W, 3].
@@ -71,11 +71,6 @@ class LabelledImage(ABC):
                 f"its image {self.path} is {image.shape[1]}x{image.shape[0]}"
             )
 
-    @property
-    @abstractmethod
-    def annotation(self) -> Path:
-        """The file that holds the labels."""
-
     def initial_mask(self, label: int) -> np.ndarray | None:
         """bool [H, W], the mask that work on an object begins with; None where there is none.
 
@@ -95,7 +90,7 @@ class ImageOf(LabelledImage):
     """An image of another data set, of which something is changed; all else is as it was there."""
 
     def __init__(self, image: LabelledImage) -> None:
-        super().__init__(image.name, image.path)
+        super().__init__(image.name, image.path, image.annotation)
         self._image = image
 
     def read_image(self) -> np.ndarray:
@@ -112,10 +107,6 @@ class ImageOf(LabelledImage):
 
     def object_areas(self) -> dict[int, float]:
         return self._image.object_areas()
-
-    @property
-    def annotation(self) -> Path:
-        return self._image.annotation
 
 
 class ChosenObjects(ImageOf):

@@ -13,26 +13,14 @@ import numpy as np
 
 from trtseg.errors import DatasetError
 from trtseg.evaluate.datasets.dataset import LabelledImage, Layout
-from trtseg.evaluate.datasets.decode import read_labels
+from trtseg.evaluate.datasets.pairs import LabelPair
 
 
-class Davis585Object(LabelledImage):
+class Davis585Object(LabelPair):
     """A frame with one object: brighter than 128 in its mask."""
 
-    def __init__(self, name: str, path: Path, mask: Path, initial: Path) -> None:
-        super().__init__(name, path)
-        self._mask = mask
-        self._initial = initial
-
-    @property
-    def annotation(self) -> Path:
-        return self._mask
-
-    def read_labels(self) -> np.ndarray:
-        return (read_labels(self._mask) > 128).astype(np.uint8)
-
-    def initial_mask(self, label: int) -> np.ndarray | None:
-        return read_labels(self._initial) > 128
+    def labels_of(self, values: np.ndarray) -> np.ndarray:
+        return (values > 128).astype(np.uint8)
 
 
 def find_davis585(root: Path, subset: str | None) -> list[LabelledImage]:

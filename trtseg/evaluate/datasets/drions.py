@@ -21,24 +21,16 @@ FOLDERS = ("experts_anotation", "experts_annotation")
 class DrionsImage(OutlinedImage):
     """A retina with its one optic disc."""
 
-    def __init__(self, name: str, path: Path, contour: Path) -> None:
-        super().__init__(name, path)
-        self._contour = contour
-
-    @property
-    def annotation(self) -> Path:
-        return self._contour
-
     def read_outlines(self) -> Sequence[np.ndarray]:
         try:
-            lines = self._contour.read_text(encoding="ascii").splitlines()
+            lines = self.annotation.read_text(encoding="ascii").splitlines()
             points = [[float(part) for part in line.replace(",", " ").split()]
                       for line in lines if line.strip()]  # fmt: skip
             return [np.array(points, np.float64)]
         except OSError:
-            raise DatasetError(f"{self._contour}: no such file") from None
+            raise DatasetError(f"{self.annotation}: no such file") from None
         except ValueError as error:
-            raise DatasetError(f"{self._contour}: expected lines \"x , y\" ({error})") from None
+            raise DatasetError(f"{self.annotation}: expected lines \"x , y\" ({error})") from None
 
 
 def find_drions(root: Path, subset: str | None) -> list[LabelledImage]:

@@ -39,20 +39,15 @@ class LabelPair(LabelledImage):
     """
 
     def __init__(self, name: str, path: Path, mask: Path, initial: Path | None = None) -> None:
-        super().__init__(name, path)
-        self._mask = mask
+        super().__init__(name, path, mask)
         self._initial = initial
-
-    @property
-    def annotation(self) -> Path:
-        return self._mask
 
     def labels_of(self, values: np.ndarray) -> np.ndarray:
         """What a file's values mean: uint8 [H, W] to labels."""
         return values
 
     def read_labels(self) -> np.ndarray:
-        return self.labels_of(read_labels(self._mask))
+        return self.labels_of(read_labels(self.annotation))
 
     def initial_mask(self, label: int) -> np.ndarray | None:
         return None if self._initial is None else (

@@ -20,23 +20,15 @@ from trtseg.evaluate.datasets.outlines import OutlinedImage
 class RooftopImage(OutlinedImage):
     """An aerial image; its objects are the roofs, in the order of `gt`."""
 
-    def __init__(self, name: str, path: Path, polygons: Path) -> None:
-        super().__init__(name, path)
-        self._polygons = polygons
-
-    @property
-    def annotation(self) -> Path:
-        return self._polygons
-
     def read_outlines(self) -> Sequence[np.ndarray]:
         from scipy.io import loadmat
 
         try:
-            cells = loadmat(str(self._polygons), variable_names=["gt"])["gt"].ravel()
+            cells = loadmat(str(self.annotation), variable_names=["gt"])["gt"].ravel()
             return [np.asarray(cell, np.float64) - 1 for cell in cells]
         except Exception as error:  # loadmat raises nearly anything on damaged files
             reason = f"{type(error).__name__}: {error}"
-            raise DatasetError(f"{self._polygons}: no cell array gt ({reason})") from None
+            raise DatasetError(f"{self.annotation}: no cell array gt ({reason})") from None
 
 
 def find_rooftop(root: Path, subset: str | None) -> list[LabelledImage]:

@@ -14,27 +14,19 @@ from trtseg.evaluate.datasets.pairs import read_names
 class SbdImage(LabelledImage):
     """Labels are `GTinst.Segmentation`; SBD has no void."""
 
-    def __init__(self, name: str, path: Path, annotation: Path) -> None:
-        super().__init__(name, path)
-        self._annotation = annotation
-
-    @property
-    def annotation(self) -> Path:
-        return self._annotation
-
     def read_labels(self) -> np.ndarray:
         from scipy.io import loadmat
 
-        if not self._annotation.is_file():
-            raise DatasetError(f"{self._annotation}: no such file")
+        if not self.annotation.is_file():
+            raise DatasetError(f"{self.annotation}: no such file")
         try:
-            content = loadmat(str(self._annotation), variable_names=["GTinst"])
+            content = loadmat(str(self.annotation), variable_names=["GTinst"])
             labels = np.asarray(content["GTinst"]["Segmentation"][0, 0])
         except Exception as error:  # loadmat raises nearly anything on damaged files
             reason = f"{type(error).__name__}: {error}"
-            raise DatasetError(f"{self._annotation}: no GTinst.Segmentation ({reason})") from None
+            raise DatasetError(f"{self.annotation}: no GTinst.Segmentation ({reason})") from None
         if labels.ndim != 2 or labels.max(initial=0) > MAX_OBJECTS:
-            raise DatasetError(f"{self._annotation}: GTinst.Segmentation is not a label map")
+            raise DatasetError(f"{self.annotation}: GTinst.Segmentation is not a label map")
         return labels.astype(np.uint8)
 
 

@@ -104,7 +104,8 @@ def enforce(
     grid = maps.shape[1], maps.shape[2]
     clicks, drawn = _constraints(prompts, region, image_size, grid)
     wrong = _wrong_cells(maps, drawn, threshold)
-    obeyed = ~wrong.any((1, 2)) & ~_violated(maps, clicks, threshold).any(1)
+    broken = wrong.reshape(len(maps), -1).any(1) | _violated(maps, clicks, threshold).any(1)
+    obeyed = np.logical_not(broken)
     if obeyed.all():
         return maps, (True,) * len(maps)
     values = maps.astype(np.float32)

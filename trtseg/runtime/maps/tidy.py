@@ -103,7 +103,6 @@ class Tidy:
         return tidied
 
 
-USUAL = Tidy()
 
 
 def _outlines(cells: np.ndarray) -> int:

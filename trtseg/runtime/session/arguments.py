@@ -129,8 +129,10 @@ def check_out(out: object, size: tuple[int, int]) -> None:
     """
     if out is None:
         return
-    good = isinstance(out, np.ndarray) and out.dtype == np.uint8
-    if not good or not out.flags.c_contiguous or not out.flags.writeable:  # type: ignore[union-attr]
-        raise TypeError("out: expected a writable, C-contiguous uint8 NumPy array")
-    if out.shape != size:  # type: ignore[union-attr]
-        raise ValueError(f"out: expected shape {list(size)}, got {list(out.shape)}")  # type: ignore[union-attr]
+    wanted = "out: expected a writable, C-contiguous uint8 NumPy array"
+    if not isinstance(out, np.ndarray) or out.dtype != np.uint8:
+        raise TypeError(wanted)
+    if not out.flags.c_contiguous or not out.flags.writeable:
+        raise TypeError(wanted)
+    if out.shape != size:
+        raise ValueError(f"out: expected shape {list(size)}, got {list(out.shape)}")

@@ -16,7 +16,6 @@ from time import perf_counter
 import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
-from trtseg.runtime.maps.tidy import USUAL, Tidy
 from trtseg.runtime.pipeline import Pipeline
 from trtseg.runtime.session import saved
 from trtseg.runtime.session.arguments import (
@@ -54,20 +53,11 @@ class Session:
         self,
         pipeline: Pipeline,
         encoded: EncodedImage,
-        *,
-        focus: bool = True,
-        local: bool = False,
-        adapter: Adapter | None = None,
-        tidy: Tidy = USUAL,
-        edges: bool = False,
+        options: saved.Options,
+        adapter: Adapter | None,
     ) -> None:
-        self._pipeline, self._encoded = pipeline, encoded
-        self._options = saved.Options(
-            focus, local, adapter is not None, tidy.drop_islands_px, tidy.fill_holes_px, edges
-        )
-        self._stepper = Stepper(
-            pipeline, encoded, focus=focus, local=local, adapter=adapter, tidy=tidy, edges=edges
-        )
+        self._pipeline, self._encoded, self._options = pipeline, encoded, options
+        self._stepper = Stepper(pipeline, encoded, options, adapter)
         self._lock = threading.RLock()  # held by what changes the state
         self._state = State((self._stepper.start(),))
         self._worker = Worker("trtseg-session")

@@ -24,6 +24,7 @@ from trtseg.runtime.maps.tidy import Tidy
 from trtseg.runtime.pipeline import Candidates, Pipeline
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.session.observation import Adapter, Weights, observe
+from trtseg.runtime.session.saved import Options
 from trtseg.types import Click, Prompt, Region, Timing
 
 KEPT_CROPS = 2
@@ -104,17 +105,13 @@ class Stepper:
         self,
         pipeline: Pipeline,
         encoded: EncodedImage,
-        *,
-        focus: bool,
-        local: bool,
-        tidy: Tidy,
-        edges: bool,
-        adapter: Adapter | None = None,
+        options: Options,
+        adapter: Adapter | None,
     ) -> None:
-        self.encoded = encoded
+        self.encoded, self._options = encoded, options
         self._pipeline, self._adapter = pipeline, adapter
-        self._local, self._tidy, self._edges = local, tidy, edges
-        self._focus = focus and encoded.source is not None
+        self._tidy = Tidy(options.drop_islands_px, options.fill_holes_px)
+        self._focus = options.focus and encoded.source is not None
         self._crops: OrderedDict[Region, EncodedImage] = OrderedDict()
 
     def start(self) -> Snapshot:
@@ -126,8 +123,9 @@ class Stepper:
         """The state after an event; `before` is left as it is, whatever happens."""
         if isinstance(event, Added):
             return self._add(before, event)
-        after = self._select if isinstance(event, Selected) else self._set_mask
-        return after(before, event), Timing()
+        if isinstance(event, Selected):
+            return self._select(before, event), Timing()
+        return self._set_mask(before, event), Timing()
 
     def _add(self, before: Snapshot, event: Added) -> tuple[Snapshot, Timing]:
         pipeline = self._pipeline
@@ -198,8 +196,8 @@ class Stepper:
     def _set_mask(self, before: Snapshot, event: MaskSet) -> Snapshot:
         encoded = self.encoded
         image_height, image_width = encoded.image_size
-        mask = np.unpackbits(event.packed, count=image_height * image_width)
-        mask = mask.reshape(encoded.image_size)
+        flat = np.unpackbits(event.packed, count=image_height * image_width)
+        mask = flat.reshape(encoded.image_size)
         y0, x0, y1, x1 = encoded.region
         height, width = self._pipeline.grid(encoded.working_size)
         inside = np.ascontiguousarray(mask[y0:y1, x0:x1])
@@ -248,7 +246,7 @@ class Stepper:
         return crop, encode_ms
 
     def _edges_of(self, encoded: EncodedImage) -> Edges | None:
-        if not self._edges or encoded.guide is None:
+        if not self._options.edges or encoded.guide is None:
             return None
         manifest = self._pipeline.manifest
         return Edges(
@@ -314,7 +312,7 @@ class Stepper:
         memory, threshold = self._pipeline.engines.memory, self._pipeline.manifest.threshold
         found = memory.host(candidates)
         given = maps = list(found)
-        if self._local and previous is not None:
+        if self._options.local and previous is not None:
             shown, before = maps[selected], memory.host(previous)
             merged = keep_local(before, shown, newest, region, threshold)
             maps = [merged if each is shown else each for each in maps]

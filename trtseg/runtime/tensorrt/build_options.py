@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,27 +19,21 @@ RTX_COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The range of input shapes that an engine accepts, and the shape it is tuned for.
+    """The range of input sizes that an engine accepts, and the size it is tuned for.
 
     Attributes:
-        minimum, optimum, maximum: either a size (height, width) that stands for the last two
-            dimensions of every dynamic input, or a mapping from input name to full shape.
+        minimum, optimum, maximum: (height, width) of every input.
         coarser: inputs that lie on a grid so many times coarser than a size says.
     """
 
-    minimum: Size | Mapping[str, Shape]
-    optimum: Size | Mapping[str, Shape]
-    maximum: Size | Mapping[str, Shape]
+    minimum: Size
+    optimum: Size
+    maximum: Size
     coarser: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def static(cls, shape: Size | Mapping[str, Shape]) -> Profile:
-        """A profile of one shape: the fastest engine and the least memory."""
-        return cls(shape, shape, shape)
 
     def text(self) -> str:
         """The profile in a line, equal for equal profiles."""
-        bounds = [_bound_text(b) for b in (self.minimum, self.optimum, self.maximum)]
+        bounds = ["x".join(map(str, b)) for b in (self.minimum, self.optimum, self.maximum)]
         text = bounds[0] if len(set(bounds)) == 1 else ":".join(bounds)
         return "".join([text, *(f",{name}/{self.coarser[name]}" for name in sorted(self.coarser))])
 
@@ -104,57 +97,27 @@ def resolve_profile(profile: Profile, inputs: Mapping[str, Shape]) -> dict[str, 
         inputs: the graph's input shapes, -1 for a dynamic extent.
 
     Raises:
-        ValueError: an input is unknown or missing, or a shape does not fit the graph; a
-            misspelt name would otherwise fail much later, inside the build.
+        ValueError: a shape does not fit the graph, which would otherwise fail much later, inside
+            the build.
     """
-    bounds = (profile.minimum, profile.optimum, profile.maximum)
-    for bound in bounds:
-        if isinstance(bound, Mapping):
-            for name in bound:
-                if name not in inputs:
-                    near = difflib.get_close_matches(name, inputs, n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
-                    raise ValueError(
-                        f"profiles: the graph has no input {name!r}, "
-                        f"its inputs are {', '.join(sorted(inputs))}{hint}"
-                    )
     ranges = {}
-    for name, graph_shape in inputs.items():
+    for name, graph in inputs.items():
         times = profile.coarser.get(name, 1)
-        shapes = tuple(_resolve_bound(bound, name, graph_shape, times) for bound in bounds)
-        low, best, high = shapes
+        low, best, high = (
+            (*graph[:-2], *(side // times for side in size))
+            for size in (profile.minimum, profile.optimum, profile.maximum)
+        )
+        for shape in (low, best, high):
+            fits = len(shape) == len(graph) and all(
+                extent >= 1 and wanted in (-1, extent)
+                for extent, wanted in zip(shape, graph, strict=True)
+            )
+            if not fits:
+                raise ValueError(f"profiles: {name}: {shape} does not fit the graph's {graph}")
         if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
             raise ValueError(
                 f"profiles: {name}: expected minimum <= optimum <= maximum, "
                 f"got {low}, {best}, {high}"
             )
-        ranges[name] = (low, best, high)
+        ranges[name] = low, best, high
     return ranges
-
-
-def _resolve_bound(
-    bound: Size | Mapping[str, Shape], name: str, graph_shape: Shape, times_coarser: int
-) -> Shape:
-    if isinstance(bound, Mapping):
-        if name not in bound:
-            if -1 in graph_shape:
-                raise ValueError(f"profiles: no shape for the dynamic input {name!r}")
-            return graph_shape
-        shape = tuple(int(extent) for extent in bound[name])
-    else:
-        if len(graph_shape) < 2:
-            raise ValueError(f"profiles: {name} has no height and width, name its shape")
-        shape = (*graph_shape[:-2], *(int(extent) // times_coarser for extent in bound))
-    fits = len(shape) == len(graph_shape) and all(
-        extent >= 1 and graph in (-1, extent)
-        for extent, graph in zip(shape, graph_shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"profiles: {name}: {shape} does not fit the graph's {graph_shape}")
-    return shape
-
-
-def _bound_text(bound: Size | Mapping[str, Shape]) -> str:
-    if isinstance(bound, Mapping):
-        return ",".join(f"{name}={'x'.join(map(str, bound[name]))}" for name in sorted(bound))
-    return "x".join(map(str, bound))

@@ -110,8 +110,8 @@ def requests(
         stride = 1 if role == "encoder" else manifest.base_stride
         coarser = coarser_inputs(manifest, role)
         profiles = tuple(
-            Profile(*((height // stride, width // stride) for height, width in bounds), coarser)
-            for bounds in sizes
+            Profile(_cells(low, stride), _cells(best, stride), _cells(high, stride), coarser)
+            for low, best, high in sizes
         )
         key = EngineKey(
             graph=f"{bundle.name}/{role}",
@@ -212,3 +212,7 @@ def _capabilities(options: BuildOptions, gpu: Gpu | None) -> str:
 def _timing_name(key: EngineKey) -> str:
     text = f"{key.flavour} {key.version} {key.gpu} {key.compute_capability} {key.system}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cells(size: Size, stride: int) -> Size:
+    return size[0] // stride, size[1] // stride

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from trtseg.serve.api import read_body
+from trtseg.serve.http.api import read_body
 from trtseg.serve.prompts import Prompt
 from trtseg.serve.tools import prompted
 from trtseg.serve.workspace import Workspace

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trtseg import __version__
-from trtseg.serve.api import read_body
+from trtseg.serve.http.api import read_body
 from trtseg.serve.prompts import Prompt
 from trtseg.serve.records import PhotoRecord
 from trtseg.serve.tools import prompted

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trtseg.errors import TrtsegError
-from trtseg.serve.api import read_body
+from trtseg.serve.http.api import read_body
 from trtseg.serve.prompts import Prompt
 from trtseg.serve.tools import prompted
 from trtseg.serve.workspace import Answer, Workspace
@@ -68,7 +68,7 @@ def _shapes(workspace: Workspace, value: dict[str, Any]) -> list[dict[str, Any]]
     for mark in prompted.objects(params.get("marks"), "marks"):
         points, kind = mark.get("data"), mark.get("type")
         if kind == "point" and isinstance(points, list) and len(points) == 2:
-            said.append(prompted.click(photo, *points, mark.get("label") == 1))
+            said.append(prompted.click(photo, points[0], points[1], mark.get("label") == 1))
         elif kind == "rectangle" and isinstance(points, list) and len(points) == 4:
             said.append(prompted.box(photo, *points))
         else:

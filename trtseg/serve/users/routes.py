@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from trtseg.serve import answers
-from trtseg.serve.api import read_body
+from trtseg.serve.http.api import read_body
 from trtseg.serve.refusals import NotFound
 from trtseg.serve.users.study import UserStudy
 from trtseg.types import Click

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trtseg.evaluate.comparison import ahead_sentences, change_text
+from trtseg.evaluate.comparison import ahead_sentences
 from trtseg.evaluate.curves import iou_figure, render, sequence_figure
 from trtseg.evaluate.records import write_file
 from trtseg.evaluate.summary import METRICS, cells, interval_text
@@ -165,8 +165,8 @@ def _change_table(study: dict[str, Any]) -> str:
         cells = [row["label"]]
         for data in study["data"]:
             change = row["cells"].get(data["name"], {}).get("change", {})
-            cells.append(change_text(change.get("iou_1"), "{:+.3f}"))
-            cells += [change_text(change.get(key), "{:+.1%}") for key in _targets(study)]
+            cells.append(interval_text(change.get("iou_1"), "{:+.3f}"))
+            cells += [interval_text(change.get(key), "{:+.1%}") for key in _targets(study)]
         if any(cells[1:]):
             rows.append(cells)
     known = [k for k in range(len(head)) if any(row[k] for row in rows)]

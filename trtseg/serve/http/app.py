@@ -14,13 +14,13 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from trtseg.errors import OutOfMemory, TrtsegError
-from trtseg.serve.api import OPERATIONS
-from trtseg.serve.guard import Guard
-from trtseg.serve.previews import preview
+from trtseg.serve.http.api import OPERATIONS
+from trtseg.serve.http.guard import Guard
+from trtseg.serve.http.previews import preview
 from trtseg.serve.refusals import Refusal
 from trtseg.serve.workspace import Workspace
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parents[1] / "page"
 _log = logging.getLogger("trtseg.serve")
 
 

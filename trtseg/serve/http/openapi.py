@@ -79,7 +79,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 def _operation(one: Operation) -> dict[str, Any]:
     good = {"POST": "201" if one.path.endswith(("photos", "objects")) else "200", "DELETE": "204"}
-    content = {} if one.method == "DELETE" else {"content": {one.gives: {}}}
+    content: dict[str, Any] = {} if one.method == "DELETE" else {"content": {one.gives: {}}}
     responses: dict[str, Any] = {good.get(one.method, "200"): {"description": "done", **content}}
     responses |= {status: {"description": words} for status, words in _ERRORS.items()}
     parameters = [

@@ -11,8 +11,8 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from trtseg.runtime.segmenter import Segmenter
-from trtseg.serve.app import create_app
 from trtseg.serve.folder import Folder
+from trtseg.serve.http.app import create_app
 from trtseg.serve.limits import Limits
 from trtseg.serve.workspace import Workspace
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from trtseg import __version__
 from trtseg.serve import answers, prompts
 from trtseg.serve.answers import File
-from trtseg.serve.openapi import Operation, document
+from trtseg.serve.http.openapi import Operation, document
 from trtseg.serve.workspace import Answer, Workspace
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")

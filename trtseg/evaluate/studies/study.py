@@ -2,7 +2,7 @@
 
 A study is a JSON file (see `studies/`): methods x data sets under one protocol. `run_study` fills
 what is missing in a work directory, one run directory per method and data set, and condenses it to
-one results file, from which `results_page` renders the documentation. A study can be stopped and
+one results file, from which `page` renders the documentation. A study can be stopped and
 continued at any time.
 """
 
@@ -212,7 +212,7 @@ def read_study(path: Path) -> Study:
 def _data_set(entry: Any, known: dict[str, Any], path: Path) -> Any:
     """An entry of a study's `data`: a key of `DATA_SETS`, or an object that may begin with one."""
     values = {"set": entry} if isinstance(entry, str) else dict(entry)
-    key = values.pop("set", None)
+    key: Any = values.pop("set", None)
     if key is not None and key not in known:
         raise ValueError(f"{path}: data set {key!r} is not in {path.with_name(DATA_SETS)}")
     return {**known.get(key, {}), **values}

@@ -14,7 +14,7 @@ from typing import Any
 
 from trtseg.errors import TrtsegError
 from trtseg.evaluate.records import read_json, write_json
-from trtseg.evaluate.study import Paths, Study
+from trtseg.evaluate.studies.study import Paths, Study
 from trtseg.parse import changed, read_derived
 
 RunCommand = Callable[[list[str]], int]

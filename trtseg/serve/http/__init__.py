@@ -1,0 +1,1 @@
+"""The server: addresses, who may use them, and what they answer."""
