@@ -217,3 +217,17 @@ def test_stages_on_a_device_are_timed_by_events(monkeypatch, tiny: Path, tmp_pat
     assert clock.times["f"][0] > 0
     # the first event is queued behind other work: on an idle stream Python would be timed
     assert busy[-2]
+
+
+def test_a_network_with_random_weights_is_timed(tmp_path, monkeypatch):
+    """Its bundle is in memory alone by the time that its engines are made."""
+    random = pytest.importorskip("trtseg.export.random")
+    config = random.NetworkConfig(
+        encoder="none", width=8, dilations=(1,), select_width=8, select_dilations=(1,),
+        working_long_side_px=64,
+    )  # fmt: skip
+    small = random.random_full(config)
+    monkeypatch.setattr(random, "random_full", lambda: small)
+    path = tmp_path / "result.json"
+    assert main(["bench", "random:full", *FAST, "--size", "48x64", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["model"]["name"] == "random-full"
