@@ -65,6 +65,6 @@ def test_pack_train_resume_export_evaluate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lite_gpu", "full_gpu"])
 def test_the_shipped_configurations_are_sound(name: str) -> None:
-    config = parse_config(json.loads((ROOT / "configs" / f"{name}.json").read_text()))
+    config = parse_config(read_derived(ROOT / "configs" / f"{name}.json"))
     assert config.device_data
     assert config.bf16

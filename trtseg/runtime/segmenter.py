@@ -57,7 +57,7 @@ class Segmenter:
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str] | Bundle = "lite",
+        name_or_path: str | os.PathLike[str] | Bundle = "lite",
         *,
         backend: str = "auto",
         device: str | None = None,
@@ -72,7 +72,8 @@ class Segmenter:
         and `trtseg.runtime.upgrade.Upgrade` answers clicks on the CPU meanwhile.
 
         Args:
-            model: the name of one inside the package, the path of a bundle, or one that was read.
+            name_or_path: a model inside the package, or the path of a bundle; or a bundle that was
+                read.
             backend: "auto" (the first usable one), "onnxruntime" or "tensorrt".
             device: where to run, as the backend names it; by default its own choice.
             threads: of the CPU; by default one per physical core.
@@ -97,7 +98,9 @@ class Segmenter:
             raise TypeError(f"device: expected a name such as 'cpu' or 'cuda:0', got {device!r}")
         if precision not in (None, "fp32", "fp16"):
             raise ValueError(f"precision: expected fp32 or fp16, got {precision!r}")
-        bundle = model if isinstance(model, Bundle) else bundles.read(model)
+        bundle = name_or_path
+        if not isinstance(bundle, Bundle):
+            bundle = bundles.read(bundle)
         reasons = []
         wanted = tuple(BACKENDS) if backend == "auto" else (backend,)
         if backend == "auto" and device is not None and device.startswith("cpu"):

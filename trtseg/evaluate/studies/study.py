@@ -32,6 +32,7 @@ from trtseg.parse import build, changed, derived
 
 DATA_SETS = "data.json"  # beside the studies: what they call by a key
 
+
 @dataclass(frozen=True)
 class StudyMethod:
     """One row.
