@@ -51,6 +51,7 @@ def measure(segmenter: Segmenter, sample: Any, encoded: Any, edges: bool, clicks
         make_clicker("standard", sample.mask),
         clicks,
         stop_at=max(TARGETS),
+        keep_masks=True,
     )
     found: list[float] = [float(clicks_to_reach(np.array([run.ious]), q)[0]) for q in TARGETS]
     for k in AFTER:

@@ -17,6 +17,7 @@ from trtseg.adapt.config import AdaptConfig
 from trtseg.adapt.importance import chosen_config, importance_path, save_importance
 from trtseg.commands import importance as importance_command
 from trtseg.commands.options.method import load_method
+from trtseg.errors import BundleError
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
 from trtseg.evaluate.methods import load_segmenter
 from trtseg.evaluate.studies.study import Paths, read_study
@@ -187,3 +188,11 @@ def test_a_baseline_does_not_learn():
     config = EvaluationConfig("graph-cut", (DataSpec("a"),), adapt="image")
     with pytest.raises(ValueError, match="neither be adapted"):
         load_method(config)
+
+
+def test_a_checkpoint_of_latent_diversity_is_to_be_exported(tmp_path):
+    """One that is kept under the name of a study's model leaves that row out, and no more."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "state.json").write_text(json.dumps({"network": {"encoder": "vgg16"}}))
+    with pytest.raises(BundleError, match="`trtseg export` makes a bundle of it"):
+        load_method(EvaluationConfig(str(tmp_path / "kept"), (DataSpec("a"),)))

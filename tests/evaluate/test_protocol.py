@@ -79,7 +79,7 @@ def test_stopping_at_a_target_leaves_noc_unchanged(tmp_path):
 def test_kept_masks_are_copies(tmp_path):
     sample = open_dataset(write_folder(tmp_path, 1))[0]
     session = DiskSession(sample.mask.shape, 4)
-    run = record_object(session, sample, StandardClicker(sample.mask), 4)
+    run = record_object(session, sample, StandardClicker(sample.mask), 4, keep_masks=True)
     sizes = [int(mask.sum()) for mask in run.masks]
     assert len(set(sizes)) == 4
 
@@ -136,7 +136,9 @@ def test_a_given_mask_needs_a_mask_and_a_method_that_takes_it():
 def test_a_spoiled_mask_is_the_methods_own_but_for_one_disk(tmp_path, seed):
     sample = open_dataset(write_folder(tmp_path, 1))[0]
     shape = sample.mask.shape
-    own = record_object(DiskSession(shape, 9), sample, StandardClicker(sample.mask), 2).masks[-1]
+    own = record_object(
+        DiskSession(shape, 9), sample, StandardClicker(sample.mask), 2, keep_masks=True
+    ).masks[-1]
     found = [
         spoiled_mask(
             DiskSession(shape, 9), StandardClicker(sample.mask), np.random.default_rng(seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_model import write_tiny
 
 from trtseg import cli
 from trtseg.errors import DatasetError, TrtsegError
@@ -346,6 +347,23 @@ def test_only_methods_and_data_sets_meet(folder):
                         progress=False)  # fmt: skip
     run = [(row["label"], name) for row in results["rows"] for name in row["cells"]]
     assert run == [(study.methods[0].label, study.data[0].name)]
+
+
+def test_numbers_of_a_model_that_was_replaced_are_not_read(folder):
+    """As of one that ships, after it was trained anew: its old cells lie in the work directory."""
+    path, paths = folder / "studies" / "1_small.json", places(folder)
+    values = json.loads(path.read_text())
+    values["methods"].append({"label": "Tiny", "model": "tiny"})
+    path.write_text(json.dumps(values))
+    study = read_study(path)
+    model = write_tiny(paths.models / "tiny.trtseg")
+    run_study(study, paths, only=["Tiny", "photos"], progress=False)
+    found = run_study(study, paths, only=["Matting"], progress=False)
+    assert found["rows"][-1]["cells"]
+    model.unlink()
+    write_tiny(model, seed=1)
+    with pytest.raises(ValueError, match=r"tiny/photos: of another model than .*tiny\.trtseg is"):
+        run_study(study, paths, only=["Matting"], progress=False)
 
 
 def test_only_an_unknown_name(folder):

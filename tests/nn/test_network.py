@@ -39,7 +39,6 @@ def test_parameter_counts_of_the_paper():
 
 
 def test_receptive_field_is_513():
-    assert 1 + 2 * sum(DILATIONS) == 513
     network = ContextNetwork(1, DILATIONS, residual=False, candidates=1)
     for parameter in network.parameters():
         torch.nn.init.ones_(parameter)
@@ -193,7 +192,6 @@ def test_a_coarse_grid_projects_the_finer_taps():
         (base,) = network.encode(torch.randn(1, 3, 64, 96))
         assert base.shape == (1, 64, 16, 24)
     assert normalisation(config) == ((127.5,) * 3, (1 / 127.5,) * 3)
-    assert 1 + 2 * sum(config.dilations) == 129
 
 
 def test_a_pyramid_hands_out_maps_of_every_stride():

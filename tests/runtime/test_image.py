@@ -188,9 +188,9 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpg", "png", "rgba", "webp"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "rgba", "webp", "rgba.webp"])
 def test_files_are_turned_upright(tmp_path: Path, orientation: int, kind: str) -> None:
-    pixels = np.zeros((16, 24, 4 if kind == "rgba" else 3), np.uint8)
+    pixels = np.zeros((16, 24, 4 if "rgba" in kind else 3), np.uint8)
     pixels[:8, :8] = 255
     pixels[8:, :16, 1] = 200
     path = tmp_path / f"a.{'png' if kind == 'rgba' else kind}"

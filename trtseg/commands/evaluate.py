@@ -141,7 +141,7 @@ def _run(args: argparse.Namespace) -> int:
     from trtseg.evaluate.report import write_report
     from trtseg.evaluate.runner import check_workers, evaluate, make_header
     from trtseg.evaluate.summary import table
-    from trtseg.parse import read_json
+    from trtseg.parse import read_derived
 
     directory = RunDirectory(args.output)
     if args.output.exists() and any(args.output.iterdir()):
@@ -159,7 +159,7 @@ def _run(args: argparse.Namespace) -> int:
         limit=args.limit,
         stop_at_target=args.stop_at_target,
         adapt=args.adapt,
-        learning=None if args.learning is None else read_json(args.learning),
+        learning=None if args.learning is None else read_derived(args.learning),
         long_side_px=args.long_side,
         focus=not args.no_focus,
         refine=args.refine,

@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from trtseg.adapt.config import AdaptConfig
     from trtseg.adapt.importance import memory_aware_synapses, save_importance
     from trtseg.evaluate import open_dataset
-    from trtseg.parse import build, read_json
+    from trtseg.parse import build, read_derived
 
     notes = {}
     if args.config is not None:
-        config = build(AdaptConfig, read_json(args.config), str(args.config))
+        config = build(AdaptConfig, read_derived(args.config), str(args.config))
         notes["config"] = json.dumps(asdict(config))
     early = (Path(args.model) / "state.json").is_file()
     subject = early_fusion_subject(Path(args.model)) if early else bundle_subject(args.model)

@@ -48,13 +48,20 @@ class Clicker(ABC):
     """
 
     def __init__(self, mask: np.ndarray, rng: np.random.Generator | None = None) -> None:
-        self.rng = rng or np.random.default_rng(0)
+        self._rng = rng
         mask = np.asarray(mask)
         if mask.dtype != np.uint8 or mask.ndim != 2:
             raise ValueError(f"mask: expected uint8 [H, W], got {mask.dtype} {mask.shape}")
         self.inside = mask == 1
         self.outside = mask == 0
         self.unclicked = np.ones(mask.shape, bool)
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """What the click is drawn from."""
+        if self._rng is None:
+            raise ValueError("rng: expected a generator, for this user draws; got None")
+        return self._rng
 
     def next_click(self, predicted: np.ndarray | None = None) -> Click | None:
         """The next click, or None when nothing is left to correct.

@@ -42,7 +42,7 @@ class ObjectRun:
         clicks: as the session got them.
         click_ms: wall time of each `add_click`, and of nothing else.
         obeyed: after each click, how many of the pixels clicked so far have the clicked label.
-        masks: bool [H, W] after each click.
+        masks: bool [H, W] after each click, if they were asked for.
     """
 
     ious: list[float] = field(default_factory=list)
@@ -60,6 +60,7 @@ def record_object(
     max_clicks: int = 20,
     *,
     stop_at: float | None = None,
+    keep_masks: bool = False,
     initial: np.ndarray | None = None,
 ) -> ObjectRun:
     """Let a simulated user segment one object.
@@ -71,6 +72,7 @@ def record_object(
         max_clicks: the user gives up after as many.
         stop_at: end once this IoU is reached and continue the list with it. NoC of targets up to
             `stop_at` is unchanged; IoU@k is not, so leave it None to report that.
+        keep_masks: keep the mask after each click, for pictures.
         initial: bool [H, W], a mask to begin with.
 
     Raises:
@@ -101,7 +103,8 @@ def record_object(
         best = best_candidate_iou(prediction, sample.mask)
         if best is not None:
             run.best_ious.append(max(best, run.ious[-1]))
-        run.masks.append(predicted)
+        if keep_masks:
+            run.masks.append(predicted)
         if stop_at is not None and run.ious[-1] >= stop_at:
             break
     # nothing to click on at all: the empty mask is right
@@ -158,8 +161,14 @@ def spoiled_mask(
 
 
 def best_candidate_iou(prediction: Any, mask: np.ndarray) -> float | None:
-    """IoU of the best of the prediction's candidates; None where it has fewer than two."""
+    """IoU of the best of the prediction's candidates; None where it has fewer than two.
+
+    Raises:
+        TypeError: the candidates are probabilities, not masks.
+    """
     candidates = getattr(prediction, "candidates", None)
     if candidates is None or len(candidates) < 2:
         return None
+    if np.asarray(candidates[0]).dtype.kind == "f":
+        raise TypeError("candidates: expected masks, got floating point")
     return max(iou(candidate, mask) for candidate in candidates)

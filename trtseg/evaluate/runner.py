@@ -146,6 +146,7 @@ def run_image(
                 clicker,
                 config.clicks,
                 stop_at=max(config.targets) if config.stop_at_target else None,
+                keep_masks=True,
                 initial=initial,
             )
         record = ObjectRecord.from_run(task.data, index, sample.name, result)
@@ -189,8 +190,6 @@ def make_header(
         "data": data,
         "machine": describe(),
     }
-
-
 
 
 def _run_here(

@@ -164,7 +164,8 @@ def _device_dtype(image: Any) -> np.dtype:
 
 
 def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read an image file: 8 or 16 bits, grey, colour or with alpha, turned upright by its EXIF tag.
+    """Read an image file: 8 or 16 bits, grey, colour or with alpha, turned upright by its EXIF tag
+    (in JPEG, PNG, WebP, AVIF; by what libheif says in HEIC; by TIFF's own tag).
 
     Args:
         path: of the file.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtseg.errors import BundleError
+from trtseg.parse import read_json
+
 if TYPE_CHECKING:
     from trtseg.evaluate.configuration import EvaluationConfig
     from trtseg.evaluate.methods import Method
@@ -20,7 +23,12 @@ def load_method(config: EvaluationConfig, threads: int | None = None) -> Method:
     """
     from trtseg.evaluate import methods
 
-    early = (Path(config.model) / "state.json").is_file()
+    state = Path(config.model) / "state.json"
+    early = state.is_file()
+    if early and "backbone" not in read_json(state).get("network", {}):
+        raise BundleError(
+            f"{config.model}: a checkpoint of `trtseg train`; `trtseg export` makes a bundle of it"
+        )
     if not early and (config.adapt == "none" or config.model in methods.BASELINES):
         return methods.load_method(config, threads)
     import torch

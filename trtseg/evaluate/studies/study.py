@@ -18,7 +18,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trtseg.bundle import read as read_bundle
 from trtseg.errors import BundleError, DatasetError
 from trtseg.evaluate.comparison import change
 from trtseg.evaluate.configuration import DataSpec, EvaluationConfig
@@ -26,7 +25,7 @@ from trtseg.evaluate.datasets import open_dataset
 from trtseg.evaluate.methods import BASELINES, Method, load_method
 from trtseg.evaluate.records import RunDirectory, read_json, write_json
 from trtseg.evaluate.runner import Load, evaluate, make_header
-from trtseg.evaluate.summary import summarise
+from trtseg.evaluate.studies.cells import check_model, condense, training_budget
 from trtseg.evaluate.timing import VGA, time_at_vga
 from trtseg.parse import build, changed, derived
 
@@ -194,7 +193,8 @@ def read_study(path: Path) -> Study:
     values = {**read_json(path), "name": path.stem}
     sets = path.with_name(DATA_SETS)
     known = read_json(sets) if sets.exists() else {}
-    values["data"] = [_data_set(entry, known, path) for entry in values.get("data", ())]
+    if isinstance(values.get("data"), list):
+        values["data"] = [_data_set(entry, known, path) for entry in values["data"]]
     if "learning" in values:
         values["learning"] = derived(values["learning"], path)
     study = build(Study, values, str(path))
@@ -212,11 +212,14 @@ def read_study(path: Path) -> Study:
 
 def _data_set(entry: Any, known: dict[str, Any], path: Path) -> Any:
     """An entry of a study's `data`: a key of `DATA_SETS`, or an object that may begin with one."""
-    values = {"set": entry} if isinstance(entry, str) else dict(entry)
-    key: Any = values.pop("set", None)
-    if key is not None and key not in known:
+    values = {"set": entry} if isinstance(entry, str) else entry
+    if not isinstance(values, dict) or not isinstance(values.get("set"), str):
+        return values
+    key = values["set"]
+    values = {name: value for name, value in values.items() if name != "set"}
+    if key not in known:
         raise ValueError(f"{path}: data set {key!r} is not in {path.with_name(DATA_SETS)}")
-    return {**known.get(key, {}), **values}
+    return {**known[key], **values}
 
 
 def slug(label: str) -> str:
@@ -249,8 +252,8 @@ def run_study(
 
     Raises:
         DatasetError: a file of a data set is bad.
-        ValueError: a cell of the work directory belongs to another model or configuration, or
-            `only` names what the study does not have.
+        ValueError: a cell of the work directory belongs to another model or configuration (of one
+            that is only read, the model is compared), or `only` names what the study does not have.
     """
     chosen_methods, chosen_data = chosen(study, only)
 
@@ -277,7 +280,10 @@ def run_study(
             try:
                 if wanted:
                     loaded = fill(study.config(method, data, paths), run, loaded)
-                row["cells"][data.name] = condense(run, study)
+                cell = condense(run, study)
+                if not wanted:
+                    check_model(paths.model(method.model), cell, run)
+                row["cells"][data.name] = cell
             except BundleError as error:
                 row["missing"][data.name] = f"missing: {_subject(error)}"
             except DatasetError:
@@ -330,48 +336,9 @@ def chosen(study: Study, only: Sequence[str]) -> tuple[set[str], set[str]]:
     return methods.intersection(only) or methods, data.intersection(only) or data
 
 
-def training_budget(bundle: str) -> dict[str, Any]:
-    """What the training of a bundle took, as its manifest tells: steps, batch, crop, minutes.
-
-    Raises:
-        BundleError: no such bundle.
-    """
-    training = read_bundle(bundle).manifest.raw.get("training", {})
-    config = training.get("config", {})
-    return {
-        "steps": config.get("stages", [{}])[0].get("steps"),
-        "batch": config.get("batch"),
-        "crop_px": config.get("crop", {}).get("size"),
-        "minutes": training.get("minutes"),
-    }
-
-
 def _subject(error: Exception) -> str:
     # messages begin with the path; those of this machine do not belong into a page
     return Path(str(error).partition(":")[0]).name
-
-
-def condense(run: RunDirectory, study: Study) -> dict[str, Any]:
-    """The numbers of one cell that pages and figures show.
-
-    Raises:
-        DatasetError: the run has no result yet.
-    """
-    summary = summarise(run)
-    if not summary["results"]:
-        raise DatasetError(f"{run.path}: no result yet")
-    name, result = next(iter(summary["results"].items()))
-    # an object that was left at the target has no IoU after later clicks
-    count = 1 if study.stop_at_target else study.clicks
-    return {
-        **{key: v[:count] if key in _BY_CLICK else v for key, v in result.items()},
-        "available": summary["data"][name]["available"],
-        "method": summary["method"],
-        "machine": summary["machine"],
-    }
-
-
-_BY_CLICK = ("iou", "iou_intervals", "best_iou")
 
 
 def _time_once(

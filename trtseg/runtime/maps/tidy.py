@@ -103,8 +103,6 @@ class Tidy:
         return tidied
 
 
-
-
 def _outlines(cells: np.ndarray) -> int:
     """How many there are, around parts and around holes: much quicker than their areas."""
     return len(cv2.findContours(cells, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0])
