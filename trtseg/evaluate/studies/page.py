@@ -53,12 +53,18 @@ def render_page(
 
 
 def _brief(study: dict[str, Any], published: dict[str, Any], own: Path) -> str:
-    """A study's heading, conclusion and main table, of the rows that have numbers."""
-    parts = [f"## {study['title']}", study["conclusion"], _noc_table(study, published)]
-    missing = [row["label"] for row in study["rows"] if not row["cells"]]
+    """A study's heading, conclusion and main table, of the rows and the columns with numbers."""
+    found = [row for row in study["rows"] if row["cells"]]
+    measured = {name for row in found for name in row["cells"]}
+    at_hand = [data for data in study["data"] if data["name"] in measured]
+    table = _noc_table({**study, "rows": found, "data": at_hand}, published) if found else ""
+    parts = [f"## {study['title']}", study["conclusion"], table]
     more = f"[Everything else]({own.as_posix()}): data, notes, failures, times, sources."
-    if missing:
-        more += f" Not run: {', '.join(missing)}."
+    for what, items, kept in (("Not run", study["rows"], found),
+                              ("Not at hand", study["data"], at_hand)):  # fmt: skip
+        missing = [item["label"] for item in items if item not in kept]
+        if missing:
+            more += f" {what}: {'; '.join(missing)}."
     return "\n\n".join([*(part for part in parts if part), more]) + "\n"
 
 
@@ -111,7 +117,7 @@ def _taken(study: dict[str, Any], data: dict[str, Any]) -> tuple[int, int] | Non
 def _noc_table(
     study: dict[str, Any], published: dict[str, Any], missing: str | None = None
 ) -> str:
-    """The main table; what was not run stands as `missing`, or is left out, whole rows of it."""
+    """The main table; what was not run stands as `missing`. Published rows that have a number."""
     targets = _targets(study)
     shown = " / ".join(f"NoC@{_percent(target)}" for target in targets)
     head = ["method"]
@@ -124,8 +130,6 @@ def _noc_table(
         head.append("VGA: encode + click, ms")
     rows = []
     for row in study["rows"]:
-        if missing is None and not row["cells"]:
-            continue
         label = f"**{row['label']}**" if row["group"] == "ours" else row["label"]
         cells = [label]
         for data in study["data"]:
@@ -137,6 +141,8 @@ def _noc_table(
         rows.append(cells)
     for key in study["published"]:
         entry = published[key]
+        if not any(data["name"] in entry["cells"] for data in study["data"]):
+            continue
         cells = [f"*{entry['label']} ({entry['training']})*"]
         for data in study["data"]:
             numbers = entry["cells"].get(data["name"], {})
