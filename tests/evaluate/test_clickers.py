@@ -157,6 +157,19 @@ def test_random_clicker_is_uniform_over_the_errors():
     assert chisquare(np.bincount(xs, minlength=4)[1:4]).pvalue > 0.01
 
 
+def test_masks_by_columns_are_clicked_on_as_others_are():
+    mask = np.zeros((20, 30), np.uint8)
+    mask[4:15, 6:26] = 1
+    predicted = mask.copy()
+    predicted[8:12] = 0
+    for protocol in PROTOCOLS:
+        expected, found = (
+            make_clicker(protocol, mask, seed=3, name="object").next_click(given)
+            for given in (predicted, np.asfortranarray(predicted))
+        )
+        assert found == expected
+
+
 def test_boundary_clicker_stays_near_the_edge():
     mask = np.zeros((40, 40), np.uint8)
     mask[5:35, 5:35] = 1

@@ -33,7 +33,9 @@ def interior_distance(region: np.ndarray) -> np.ndarray:
     Returns:
         float32 [H, W], exact Euclidean, 0 outside the region.
     """
-    return distance_transform(np.pad(~region, 1, constant_values=True))[1:-1, 1:-1]
+    # of a mask by columns, as some libraries give it, padding keeps the order
+    outside = np.ascontiguousarray(np.pad(~region, 1, constant_values=True))
+    return distance_transform(outside)[1:-1, 1:-1]
 
 
 class Clicker(ABC):
