@@ -1,4 +1,7 @@
-"""The photos that people work on: records on the disk, sessions in memory."""
+"""The photos that people work on: records on the disk, sessions in memory.
+
+As long as there are operations: each of the API's on a photo or an object is a method here.
+"""
 
 from __future__ import annotations
 
