@@ -20,7 +20,7 @@ def _linear(seed=0):
     weights = {"w": torch.randn(5, generator=generator), "b": torch.zeros(1)}
 
     def forward(values):
-        return torch.einsum("c,chw->hw", values["w"], features) + values["b"]
+        return (torch.einsum("c,chw->hw", values["w"], features) + values["b"])[None]
 
     corrections = torch.tensor([[1.0, 1.0, 1.0], [2.5, 3.0, 0.0]])
     return weights, Example(forward, corrections, None)
@@ -39,7 +39,7 @@ def test_the_steps_are_adam_on_the_loss():
     for _ in range(PLAIN.steps):
         optimiser.zero_grad()
         loss = adaptation_loss(
-            example.forward(leaves), example.corrections, None,
+            example.forward(leaves)[0], example.corrections, None,
             drift(leaves, weights, _ones(weights)),
             correction_weight=1.0, importance_weight=1.0,
         )
@@ -49,6 +49,50 @@ def test_the_steps_are_adam_on_the_loss():
     assert found.report.losses == pytest.approx(losses, rel=1e-5)
     for name, leaf in leaves.items():
         torch.testing.assert_close(found.values[name], leaf.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_all_candidates_learn_by_their_mean_loss():
+    weights, example = _linear()
+
+    def both(values):
+        logits = example.forward(values)
+        return torch.cat([logits, 2 * logits])
+
+    def mean(values):
+        parts = [
+            adaptation_loss(
+                scale * example.forward(values)[0], example.corrections, None, 0.0,
+                correction_weight=1.0, importance_weight=0.0,
+            )
+            for scale in (1, 2)
+        ]
+        return torch.stack(parts).mean()
+
+    leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
+    loss = mean(leaves)
+    loss.backward()
+    optimiser = torch.optim.Adam(list(leaves.values()), lr=1e-2)
+    optimiser.step()
+    found = learn(AdaptedWeights(weights), [Example(both, example.corrections, None)], weights,
+                  _ones(weights), Learning(1, 1e-2, 1.0, 0.0))  # fmt: skip
+    assert found.report.losses == pytest.approx([float(loss.detach())], rel=1e-5)
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(found.values[name], leaf.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_rate_may_follow_the_loss(seed):
+    weights, example = _linear(seed)
+
+    def moved(**changes):
+        learning = Learning(1, 1e-2, 1.0, 0.0, **changes)
+        found = learn(AdaptedWeights(weights), [example], weights, _ones(weights), learning)
+        return found.report.losses[0], found.values["w"] - weights["w"]
+
+    loss, full = moved()
+    _, scaled = moved(rate_scale="loss")
+    torch.testing.assert_close(scaled, full * min(loss, 1.0), rtol=1e-4, atol=1e-7)
+    assert (loss < 1) == (seed == 1)
 
 
 def test_two_calls_go_on_where_one_would():
@@ -146,6 +190,8 @@ def test_the_budget_ends_the_steps_but_not_the_first():
         {"importance_weight": -1.0},
         {"guidance": "some"},
         {"mask_loss": "dice"},
+        {"candidates": "some"},
+        {"rate_scale": "step"},
         {"budget_ms": 0.0},
     ],
 )

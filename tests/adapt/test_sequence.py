@@ -56,6 +56,16 @@ def test_one_step_after_every_image_and_the_state_is_carried_on(learner, photo):
     assert not seen[1].same_values(seen[2].values)
 
 
+@pytest.mark.parametrize("candidates", ["shown", "all"])
+def test_which_candidates_learn(segmenter, importance, photo, candidates):
+    learning = Learning(1, 1e-3, 0.5, 0.0, candidates=candidates)
+    sequence = Sequence(make_learner(segmenter, importance, sequence=learning), "sequence")
+    before = sequence.weights.values["segment.head.bias"]
+    _run(sequence, [photo])
+    moved = sequence.weights.values["segment.head.bias"] != before
+    assert int(moved.sum()) == (1 if candidates == "shown" else len(before))
+
+
 def test_a_replay_shows_the_first_click_and_a_later_one(segmenter, importance, photo, monkeypatch):
     learning = Learning(2, 1e-3, 0.0, 0.0, guidance="replay", mask_loss="jaccard")
     learner = make_learner(segmenter, importance, sequence=learning)

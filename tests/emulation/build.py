@@ -24,6 +24,7 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "emulation"
 
 PLAIN_FLAGS = ("-O2", "-g1")
+GLUE_FLAGS = ("-O0",)
 # -O1 keeps the bound checks; vptr needs type information that pybind11 modules hide.
 SANITIZE_FLAGS = (
     "-O1",
@@ -104,6 +105,7 @@ def build(
     sources: Sequence[Path],
     *,
     sanitize: bool = False,
+    glue: Sequence[Path] = (),
     includes: Sequence[Path] = (),
     defines: Sequence[str] = (),
     depends: Sequence[Path] = (),
@@ -115,6 +117,7 @@ def build(
         name: file name without the suffix; the module's name if it is a Python module.
         sources: .cu files are translated, .cpp files compiled as they are.
         sanitize: under AddressSanitizer and UBSan.
+        glue: more sources, compiled quickly and without sanitizers, once for both kinds.
         includes: folders, searched after the emulation's own.
         defines: `NAME=value`.
         depends: headers whose content is part of the key under which the result is kept.
@@ -129,14 +132,14 @@ def build(
     cxx = compiler()
     if cxx is None:
         raise RuntimeError("no C++ compiler: set CXX")
-    flags = [
+    common = [
         *COMMON_FLAGS,
-        *(SANITIZE_FLAGS if sanitize else PLAIN_FLAGS),
         f"-I{HERE / 'include'}",
         *(f"-I{path}" for path in includes),
         *(f"-D{define}" for define in defines),
     ]
-    shared = hashlib.sha256("\0".join([cxx, *flags]).encode())
+    instrumented = [*common, *(SANITIZE_FLAGS if sanitize else PLAIN_FLAGS)]
+    shared = hashlib.sha256()
     headers = [HERE / "scheduler.h", HERE / "include" / "cuda_runtime.h", *depends]
     for path in [Path(__file__), *headers]:
         shared.update(path.read_bytes())
@@ -145,8 +148,9 @@ def build(
 
     def compile_one(source: Path) -> Path:
         text = source.read_bytes()
+        flags = [*common, *GLUE_FLAGS] if source in glue else instrumented
         key = shared.copy()
-        key.update(str(source).encode() + b"\0" + text)
+        key.update("\0".join([cxx, *flags, str(source), ""]).encode() + text)
         target = base / f"{source.stem}-{key.hexdigest()[:16]}.o"
         if target.exists():
             return target
@@ -164,12 +168,12 @@ def build(
     # of the processes that want the same library one compiles it, and the others find it
     with locked(base / f"{name}-{shared.hexdigest()[:16]}.lock"):
         with ThreadPoolExecutor(max_workers=2) as pool:
-            objects = list(pool.map(compile_one, [HERE / "scheduler.cpp", *sources]))
+            objects = list(pool.map(compile_one, [*glue, HERE / "scheduler.cpp", *sources]))
         key = hashlib.sha256("\0".join(map(str, objects)).encode())
         target = base / key.hexdigest()[:16] / f"{name}.so"
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
-            link = [flag for flag in flags if flag.startswith("-f")]
+            link = [flag for flag in instrumented if flag.startswith("-f")]
             partial = _unfinished(target)
             _run([cxx, "-shared", *link, *map(str, objects), "-o", str(partial)])
             partial.replace(target)

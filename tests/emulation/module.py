@@ -34,7 +34,8 @@ def build_module(*, sanitize: bool) -> Path:
         for path in sorted((CSRC / "bindings").glob("*.cpp"))
         if path.stem not in ("array_cuda", "platform_cuda")
     ]
-    # In one piece, as CMakeLists.txt has them in two: pybind11's headers are what takes the time.
+    # In one piece and without sanitizers: pybind11's headers are what takes the time, and the kernels
+    # what touches memory.
     together = BUILD / f"{NAME}_bindings.cpp"
     text = "".join(f'#include "{path}"\n' for path in bindings)
     if not together.exists() or together.read_text() != text:
@@ -43,8 +44,9 @@ def build_module(*, sanitize: bool) -> Path:
     headers = [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh"), *bindings]
     return build(
         NAME,
-        [together, CSRC / "core" / "parallel.cpp", *sorted((CSRC / "ops").glob("*_cuda.cu"))],
+        [CSRC / "core" / "parallel.cpp", *sorted((CSRC / "ops").glob("*_cuda.cu"))],
         sanitize=sanitize,
+        glue=[together],
         includes=[CSRC, *python_includes()],
         defines=[f"TRTSEG_MODULE={NAME}"],
         depends=sorted(headers),

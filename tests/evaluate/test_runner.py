@@ -197,6 +197,10 @@ def test_a_data_set_shifted_or_in_part(tmp_path, data):
     np.testing.assert_array_equal(mask, plain[6].mask)
     inverted = DataSpec(str(data), shift="inverted").open(0.0)
     np.testing.assert_array_equal(inverted[0].image, 255 - plain[0].image[..., ::-1])
+    faint = DataSpec(str(data), shift="faint").open(0.0)[0].image
+    assert faint.dtype == np.uint8
+    assert faint.std() < plain[0].image.std() / 2
+    np.testing.assert_array_equal(faint, DataSpec(str(data), shift="faint").open(0.0)[0].image)
     with pytest.raises(DatasetError, match="no image's name begins with 'x_'"):
         DataSpec(str(data), prefix="x_").open(0.0)
     with pytest.raises(ValueError, match="shift: expected one of inverted, thermal"):

@@ -207,12 +207,15 @@ def test_a_pyramid_hands_out_maps_of_every_stride():
         assert features.shape == (2, 64, 8, 12)
         assert network.scores(masks, guidance, features).shape == (2, 6)
         x = network.add_guidance(encoded[0], guidance)
-        levels = network.segment.prefix(x, *encoded[1:], layers=1)
-        logits = network.segment.logits(levels, 1)
-    torch.testing.assert_close(torch.sigmoid(logits), masks)
-    tail = {name for name, _ in network.segment.named_parameters()
-            if network.segment.in_tail(name, 1)}  # fmt: skip
+        for layers in (1, network.segment.depth):
+            levels = network.segment.prefix(x, *encoded[1:], layers=layers)
+            logits = network.segment.logits(levels, layers)
+            torch.testing.assert_close(torch.sigmoid(logits), masks)
+    names = [name for name, _ in network.segment.named_parameters()]
+    tail = [name for name in names if network.segment.in_tail(name, 1)]
     assert all(name.startswith(("up.", "ascent.", "coarse_head.", "head.")) for name in tail)
+    assert all(network.segment.in_tail(name, network.segment.depth) for name in names)
+    assert network.segment.depth == 2
 
 
 def test_every_cell_of_a_pyramid_sees_the_whole_image():

@@ -29,7 +29,9 @@ def random_pixels(rng, size, channels, dtype):
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("source", [np.uint8, np.float32, np.float16], ids=ids)
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "sizes", SIZES, ids=["-".join("{}x{}".format(*size) for size in pair) for pair in SIZES]
+)
 def test_matches_reference(backend, sizes, source, channels, rng):
     pixels = random_pixels(rng, sizes[0], channels, source)
     bgr = channels == 3

@@ -156,17 +156,13 @@ class ClickAdapter:
         """See `Adapter`. The first click corrects nothing and is not learnt from."""
         if not self._adapts or observation.previous is None:
             return weights
-        learner = self.learner
+        learner, learning = self.learner, self.learner.config.image
         count = len(observation.prompts.positive) + len(observation.prompts.negative)
-        shown = shown_clicks(observation, learner.config.image.guidance,
-                             [learner.config.seed, count])
-        return learn(
-            weights,
-            [learner.model.example(shown, corrections_of(observation), observation.previous)],
-            self._base().values,
-            learner.importance,
-            learner.config.image,
+        shown = shown_clicks(observation, learning.guidance, [learner.config.seed, count])
+        example = learner.model.example(
+            shown, corrections_of(observation), observation.previous, learning.candidates
         )
+        return learn(weights, [example], self._base().values, learner.importance, learning)
 
     def engine(self, weights: AdaptedWeights) -> Engine | None:
         """See `Adapter`."""

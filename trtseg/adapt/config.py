@@ -9,6 +9,8 @@ from trtseg.parse import at_least, fractions, one_of
 
 GUIDANCE = ("all", "subset", "earlier", "replay")
 MASK_LOSSES = ("cross-entropy", "jaccard")
+CANDIDATES = ("shown", "all")
+RATE_SCALES = ("none", "loss")
 LARGEST_STEPS = 1000  # a hundred times what the paper takes: a click must end
 MODES = ("image", "sequence", "both")
 
@@ -31,6 +33,11 @@ class Learning:
         mask_loss: between the network's mask and the mask predicted before: "cross-entropy" over
             its pixels (CA eq. 3) or the relaxed "jaccard" distance (LD eq. 3), which does not
             favour the background where objects are small.
+        candidates: which learn: the one that was "shown", or "all", so that whichever is shown next
+            has learnt; for a sequence whose objects are of one kind.
+        rate_scale: the learning rate as it is ("none"), or times the example's "loss" where that is
+            below 1. Adam takes equal steps however small the loss is: an image that was right at
+            once would teach as much as one that was wrong.
         budget_ms: begin no step that would end later than this; None for no limit.
     """
 
@@ -40,12 +47,17 @@ class Learning:
     importance_weight: float
     guidance: str = "all"
     mask_loss: str = "cross-entropy"
+    candidates: str = "shown"
+    rate_scale: str = "none"
     budget_ms: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.steps <= LARGEST_STEPS:
             raise ValueError(f"steps: expected 0 to {LARGEST_STEPS}, got {self.steps}")
-        for name, known in (("guidance", GUIDANCE), ("mask_loss", MASK_LOSSES)):
+        for name, known in (
+            ("guidance", GUIDANCE), ("mask_loss", MASK_LOSSES), ("candidates", CANDIDATES),
+            ("rate_scale", RATE_SCALES),
+        ):
             one_of(name, getattr(self, name), known)
         fractions(self, "correction_weight")
         for name in ("learning_rate", "importance_weight"):

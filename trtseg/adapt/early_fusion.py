@@ -195,7 +195,7 @@ class EarlyFusionSession:
         corrections[:, :2] = (corrections[:, :2] + 0.5) / STRIDE - 0.5
         device = self._model.device
         return Example(
-            lambda weights: self._model.logits(features, weights),
+            lambda weights: self._model.logits(features, weights)[None],
             torch.from_numpy(corrections).to(device),
             torch.tensor(mask, device=device),
         )

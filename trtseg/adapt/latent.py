@@ -162,20 +162,26 @@ class AdaptableSegment:
             return torch.func.functional_call(self._whole, dict(weights), given)
 
     def example(
-        self, observation: Observation, corrections: np.ndarray, mask: np.ndarray | None
+        self,
+        observation: Observation,
+        corrections: np.ndarray,
+        mask: np.ndarray | None,
+        candidates: str = "shown",
     ) -> Example:
-        """An example for `learn` in which the candidate that was shown is corrected.
+        """An example for `learn`.
 
         Args:
-            observation: gives the input; its `selected` says which candidate learns.
+            observation: gives the input; its `selected` is the candidate that was shown.
             corrections: float32 [N, 3], rows (y, x, label) in cells of the grid.
             mask: p, [H, W] in [0, 1].
+            candidates: which learn, see `Learning.candidates`.
         """
         features = self.features(observation)
         selected = max(observation.selected, 0)
+        taught = slice(None) if candidates == "all" else slice(selected, selected + 1)
 
         def forward(weights: Mapping[str, Tensor]) -> Tensor:
-            return self.logits(features, weights)[selected]
+            return self.logits(features, weights)[taught]
 
         call: Forward = forward
         target = None if mask is None else torch.tensor(mask, device=self.device)

@@ -24,7 +24,7 @@ class Example:
     """A training example made of corrections.
 
     Attributes:
-        forward: logits [H, W] of the selected mask under given weights; all that no adapted
+        forward: logits [K, H, W] of the masks that learn under given weights; all that no adapted
             weight changes has been computed already.
         corrections: float32 [N, 3], rows (y, x, label) in cells of the logits.
         mask: p in CA eq. 3, float32 [H, W] in [0, 1]; None where there was none before.
@@ -75,8 +75,11 @@ def learn(
             )
             break
         losses.append(float(loss))
-        if learning.learning_rate > 0:
-            state = state.stepped(gradients, learning.learning_rate)
+        rate = learning.learning_rate
+        if learning.rate_scale == "loss":
+            rate *= min(losses[-1], 1.0)
+        if rate > 0:
+            state = state.stepped(gradients, rate)
     elapsed_ms = (perf_counter() - begin) * 1e3
     return replace(state, report=Report(len(losses), tuple(losses), rejected, elapsed_ms))
 
@@ -90,15 +93,20 @@ def _gradients(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     with torch.enable_grad():
         weights = {name: v.detach().requires_grad_() for name, v in state.values.items()}
-        loss = adaptation_loss(
-            example.forward(weights).float(),
-            example.corrections,
-            example.mask,
-            drift(weights, initial, importance) if learning.importance_weight else 0.0,
-            correction_weight=learning.correction_weight,
-            importance_weight=learning.importance_weight,
-            mask_loss_kind=learning.mask_loss,
-        )
+        distance = drift(weights, initial, importance) if learning.importance_weight else 0.0
+        each = [
+            adaptation_loss(
+                logits,
+                example.corrections,
+                example.mask,
+                distance,
+                correction_weight=learning.correction_weight,
+                importance_weight=learning.importance_weight,
+                mask_loss_kind=learning.mask_loss,
+            )
+            for logits in example.forward(weights).float()
+        ]
+        loss = torch.stack(each).mean()
         # weights of other candidates have no gradient at all without the importance term
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     gradients = {

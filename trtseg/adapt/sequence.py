@@ -156,19 +156,22 @@ class Sequence:
             return Report()
         learner = self.learner
         observation, mask = _final(learner, session)
-        guidance, seed = learner.config.sequence.guidance, [learner.config.seed, self.images]
-        if guidance == "replay":
+        learning, seed = learner.config.sequence, [learner.config.seed, self.images]
+        if learning.guidance == "replay":
             moments = session.observations()
             shown = [moments[index] for index in replayed(len(moments), seed)]
         else:
-            shown = [shown_clicks(observation, guidance, seed)]
+            shown = [shown_clicks(observation, learning.guidance, seed)]
         corrections = corrections_of(observation)
         weights = learn(
             self.weights,
-            [learner.model.example(each, corrections, mask) for each in shown],
+            [
+                learner.model.example(each, corrections, mask, learning.candidates)
+                for each in shown
+            ],
             learner.initial.values,
             learner.importance,
-            learner.config.sequence,
+            learning,
         )
         images = self.images + 1
         if self._state is not None:

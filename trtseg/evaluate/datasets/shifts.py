@@ -26,7 +26,20 @@ def thermal(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor((grey.astype(np.float32) * 0.6 + 40).astype(np.uint8), cv2.COLOR_GRAY2RGB)
 
 
-SHIFTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"inverted": inverted, "thermal": thermal}
+def faint(image: np.ndarray) -> np.ndarray:
+    """Blurred, grainy, and nearly of one colour, as tissue is: far from any photograph."""
+    soft = cv2.GaussianBlur(image, (0, 0), 2.0).astype(np.float32)
+    grey = cv2.cvtColor(soft, cv2.COLOR_RGB2GRAY)[..., None]
+    grain = np.random.default_rng(0).normal(0, 30, image.shape[:2]).astype(np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), 1.5)[..., None]
+    light, colour = 0.18 * (grey - 128), 0.08 * (soft - grey)
+    found = np.array([195, 140, 125], np.float32) + light + colour + grain
+    return found.clip(0, 255).astype(np.uint8)
+
+
+SHIFTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "inverted": inverted, "thermal": thermal, "faint": faint,
+}
 
 
 class ShiftedImage(ImageOf):

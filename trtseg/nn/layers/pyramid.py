@@ -149,24 +149,21 @@ class PyramidNetwork(nn.Module):
         return torch.sigmoid(logits.float()), features
 
     def prefix(self, x: Tensor, *maps: Tensor, layers: int) -> tuple[Tensor, ...]:
-        """The way down, which does not adapt: what the way up reads, finest first."""
-        del layers
-        return tuple(self._descend(x, *maps))
+        """What the last `layers` read: x and the maps, or of one layer what the way down gives."""
+        return (x, *maps) if layers > 1 else tuple(self._descend(x, *maps))
 
     def logits(self, features: Sequence[Tensor], layers: int) -> Tensor:
         """Logits [B, M, H, W] of what `prefix` gave."""
-        del layers
-        return self._ascend(features)[0]
+        return self._ascend(self._descend(*features) if layers > 1 else features)[0]
 
     def in_tail(self, name: str, layers: int) -> bool:
         """Whether `logits` uses the parameter of this name."""
-        del layers
-        return name.startswith(("up.", "ascent.", "coarse_head.", "head."))
+        return layers > 1 or name.startswith(("up.", "ascent.", "coarse_head.", "head."))
 
     @property
     def depth(self) -> int:
-        """The way up adapts as one layer."""
-        return 1
+        """The way up adapts as one layer, the way down as another."""
+        return 2
 
     def _descend(self, x: Tensor, *maps: Tensor) -> list[Tensor]:
         levels = [x]
