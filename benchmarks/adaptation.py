@@ -92,7 +92,8 @@ def measure_routes(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     segmenter = Segmenter.load(args.model, threads=args.threads)
     manifest = segmenter.bundle.manifest
-    height, width = (manifest.long_side_px * 3 // 4, manifest.long_side_px)
+    width, multiple = manifest.long_side_px, manifest.multiple_px
+    height = width * 3 // 4 // multiple * multiple
     segment = segmenter.engines.segment
     channels = {"x": (manifest.channels, manifest.base_stride)}
     for index, each in enumerate(manifest.maps):

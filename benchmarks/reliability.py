@@ -33,7 +33,7 @@ def expected_and_true(segmenter: Segmenter, path: Path, objects: int) -> np.ndar
     rows = []
     for index in tqdm(chosen.astype(int), desc=dataset.name):
         sample = dataset[int(index)]
-        session, clicker = segmenter.session(segmenter.encode(sample.image)), None
+        session = segmenter.session(segmenter.encode(sample.image))
         clicker, mask, row = StandardClicker(sample.mask), np.zeros(sample.mask.shape, bool), []
         for count in range(1, max(CLICKS) + 1):
             click = clicker.next_click(mask)
@@ -63,7 +63,8 @@ def row(clicks: int, pairs: np.ndarray) -> str:
     """A row of the table."""
     bins = tenths(pairs)
     error = sum(abs(expected - true) * count for expected, true, count in bins) / len(pairs)
-    rank = np.corrcoef(*(ranks(pairs[:, side]) for side in (0, 1)))[0, 1]
+    orders = [ranks(pairs[:, side]) for side in (0, 1)]
+    rank = np.corrcoef(*orders)[0, 1] if all(order.std() for order in orders) else float("nan")
     expected, true = pairs.mean(0)
     return f"| {clicks} | {len(pairs)} | {expected:.2f} | {true:.2f} | {error:.2f} | {rank:.2f} |"
 
@@ -76,7 +77,7 @@ def draw(found: np.ndarray, path: Path) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="as expected")
     for place, clicks in enumerate(CLICKS):
-        bins = np.array([each for each in tenths(found[:, place]) if each[2] >= 5])
+        bins = np.array([each for each in tenths(found[:, place]) if each[2] >= 5]).reshape(-1, 3)
         label = f"{clicks} click" + "s" * (clicks > 1)
         axes.plot(bins[:, 0], bins[:, 1], marker="o", markersize=4, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="overlap that the model expects",

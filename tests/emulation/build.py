@@ -168,7 +168,7 @@ def build(
     # of the processes that want the same library one compiles it, and the others find it
     with locked(base / f"{name}-{shared.hexdigest()[:16]}.lock"):
         with ThreadPoolExecutor(max_workers=2) as pool:
-            objects = list(pool.map(compile_one, [*glue, HERE / "scheduler.cpp", *sources]))
+            objects = list(pool.map(compile_one, [HERE / "scheduler.cpp", *sources, *glue]))
         key = hashlib.sha256("\0".join(map(str, objects)).encode())
         target = base / key.hexdigest()[:16] / f"{name}.so"
         if not target.exists():

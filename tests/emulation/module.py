@@ -14,6 +14,8 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+from trtseg.atomic import write_atomically
+
 from .build import BUILD, ROOT, build, python_includes
 
 CSRC = ROOT / "csrc"
@@ -34,13 +36,13 @@ def build_module(*, sanitize: bool) -> Path:
         for path in sorted((CSRC / "bindings").glob("*.cpp"))
         if path.stem not in ("array_cuda", "platform_cuda")
     ]
-    # In one piece and without sanitizers: pybind11's headers are what takes the time, and the kernels
-    # what touches memory.
+    # In one piece and without sanitizers: pybind11's headers are what takes the time. The kernels
+    # are what is tested here; tools/sanitize.sh has the bindings under sanitizers.
     together = BUILD / f"{NAME}_bindings.cpp"
     text = "".join(f'#include "{path}"\n' for path in bindings)
     if not together.exists() or together.read_text() != text:
         BUILD.mkdir(parents=True, exist_ok=True)
-        together.write_text(text)
+        write_atomically(together, text.encode())  # another process may be compiling it
     headers = [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh"), *bindings]
     return build(
         NAME,

@@ -35,9 +35,10 @@ class Learning:
             favour the background where objects are small.
         candidates: which learn: the one that was "shown", or "all", so that whichever is shown next
             has learnt; for a sequence whose objects are of one kind.
-        rate_scale: the learning rate as it is ("none"), or times the example's "loss" where that is
-            below 1. Adam takes equal steps however small the loss is: an image that was right at
-            once would teach as much as one that was wrong.
+        rate_scale: the learning rate as it is ("none"), or times the "loss" (all of CA eq. 4) where
+            that is below 1. Adam takes equal steps however small the loss is: an image that was
+            right at once would teach as much as one that was wrong. The distance to the initial
+            weights counts, so that the rate rises a little along a sequence.
         budget_ms: begin no step that would end later than this; None for no limit.
     """
 
@@ -89,7 +90,9 @@ class AdaptConfig:
     Attributes:
         image: learning after every click.
         sequence: learning after every image.
-        layers: how many of f's last 3x3 layers adapt, with the layer behind them; None for all.
+        layers: how many of f's last layers adapt, with what lies behind them; None for all. They
+            are 3x3 layers of a context aggregation network; of a pyramid 1 is the way up (so is 0)
+            and 2 the whole, of a U-Net every number the whole.
             What lies before is computed once per click.
         bf16: run the steps in bfloat16, on float32 master weights, where the processor has units
             for it; without them it would be six to eight times slower.

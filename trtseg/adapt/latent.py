@@ -1,4 +1,4 @@
-"""Latent diversity's f as something that adapts: one candidate learns, the others stay alive."""
+"""Latent diversity's f as something that adapts, one candidate of it or all."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def adaptation_loss(
     """lambda GCE(x, c) + (1 - lambda) GCE(x, p) + gamma omega^T (theta - theta*)^2, CA eq. 4.
 
     Args:
-        logits: [H, W], the selected mask's.
+        logits: [H, W], of a mask that learns.
         corrections: as `correction_loss`.
         mask: p, as `mask_loss`; None where there was no mask before (its term is then 0).
         distance: what `drift` gives.

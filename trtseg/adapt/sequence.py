@@ -69,7 +69,7 @@ class Sequence:
 
     Args:
         model: a segmenter, or a learner for it.
-        adapt: "image" (every object begins with the model's own weights), "sequence" (one step
+        adapt: "image" (every object begins with the model's own weights), "sequence" (some steps
             after every image) or "both".
         state: a folder in which the state is kept: read now if it is there and not empty, and
             replaced atomically after every image. One sequence at a time may keep its state in a
@@ -145,7 +145,7 @@ class Sequence:
         self.learn_from(session)
 
     def learn_from(self, session: Session) -> Report:
-        """One step on what a session ended with; does nothing without a prompt on the object.
+        """The steps on what a session ended with; does nothing without a prompt on the object.
 
         Raises:
             CheckpointError: another sequence has written to the state's folder, or nothing can

@@ -30,8 +30,8 @@ def faint(image: np.ndarray) -> np.ndarray:
     """Blurred, grainy, and nearly of one colour, as tissue is: far from any photograph."""
     soft = cv2.GaussianBlur(image, (0, 0), 2.0).astype(np.float32)
     grey = cv2.cvtColor(soft, cv2.COLOR_RGB2GRAY)[..., None]
-    grain = np.random.default_rng(0).normal(0, 30, image.shape[:2]).astype(np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), 1.5)[..., None]
+    noise = np.random.default_rng(0).normal(0, 30, image.shape[:2]).astype(np.float32)
+    grain = cv2.GaussianBlur(noise, (0, 0), 1.5)[..., None]
     light, colour = 0.18 * (grey - 128), 0.08 * (soft - grey)
     found = np.array([195, 140, 125], np.float32) + light + colour + grain
     return found.clip(0, 255).astype(np.uint8)

@@ -253,7 +253,10 @@ def _set_refittable(
     config.set_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)
     for weights in refittable:
         if not network.mark_weights_refittable(weights):
-            raise EngineError(f"the graph has no weights named {weights!r}: {messages.summary()}")
+            raise EngineError(
+                f"the graph has no weights named {weights!r} that can be refitted: "
+                f"{messages.summary()}"
+            )
 
 
 def _add_profiles(
