@@ -1,5 +1,5 @@
-"""What the CUDA compiler says of every kernel, for the wheels' oldest and newest architecture and one
-between."""
+"""What the CUDA compiler says of every kernel, for three architectures: the oldest and the newest
+of the wheels, and one between."""
 
 import functools
 import hashlib
