@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,16 @@ def test_only_some_rows(folder):
     assert results["rows"][1]["missing"] == {"photos": "not run", "absent": "not run"}
     run = read_json(folder / "work" / "1_small" / "matting" / "photos" / "run.json")
     assert run["config"]["protocol"] == "standard"
+
+
+def test_a_row_that_was_only_begun_does_not_hold_up_others(folder):
+    study, paths = read_study(folder / "studies" / "1_small.json"), places(folder)
+    run_study(study, paths, only=["Matting"], progress=False)
+    shutil.rmtree(folder / "work" / "1_small" / "matting" / "photos" / "objects")
+    other = study.methods[1].label
+    results = run_study(study, paths, only=[other], progress=False)
+    assert results["rows"][0]["missing"]["photos"] == "not run"
+    assert results["rows"][1]["cells"]
 
 
 def test_a_bad_image_is_not_hidden_as_not_run(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtseg.bundle import read as read_bundle
-from trtseg.errors import BundleError, DatasetError
+from trtseg.errors import BundleError
 from trtseg.evaluate.methods import BASELINES
 from trtseg.evaluate.records import RunDirectory
 from trtseg.evaluate.summary import summarise
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _BY_CLICK = ("iou", "iou_intervals", "best_iou")
 
 
-def condense(run: RunDirectory, study: Study) -> dict[str, Any]:
-    """The numbers of one cell that pages and figures show.
+def condense(run: RunDirectory, study: Study) -> dict[str, Any] | None:
+    """The numbers of one cell that pages and figures show; None of a run that was only begun.
 
     Raises:
-        DatasetError: the run has no result yet.
+        DatasetError: there is no run, or a file of it is bad.
     """
     summary = summarise(run)
     if not summary["results"]:
-        raise DatasetError(f"{run.path}: no result yet")
+        return None
     name, result = next(iter(summary["results"].items()))
     # an object that was left at the target has no IoU after later clicks
     count = 1 if study.stop_at_target else study.clicks

@@ -281,6 +281,9 @@ def run_study(
                 if wanted:
                     loaded = fill(study.config(method, data, paths), run, loaded)
                 cell = condense(run, study)
+                if cell is None:
+                    row["missing"][data.name] = "not run"
+                    continue
                 if not wanted:
                     check_model(paths.model(method.model), cell, run)
                 row["cells"][data.name] = cell
