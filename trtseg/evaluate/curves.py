@@ -11,6 +11,7 @@ import numpy as np
 from trtseg.errors import BackendUnavailable
 
 WINDOW = 10  # objects of a running mean, as in CA figure 5
+FEW = 4  # curves of which the intervals are drawn
 
 
 def require_matplotlib() -> Any:
@@ -36,23 +37,30 @@ def _new_figure(columns: int) -> Any:
 def iou_figure(results: dict[str, dict[str, Any]]) -> Any:
     """Mean IoU after each click with its interval; dashed, the best candidate's.
 
+    Of many curves the intervals would hide one another, and the legend the curves.
+
     Args:
         results: one curve each: a summary's `results`, or one data set of several methods.
     """
     figure = _new_figure(1)
     axes = figure.add_subplot()
     for index, (name, result) in enumerate(results.items()):
-        colour = f"C{index % 10}"
+        colour = f"C{index}" if index < 10 else "black"
         clicks = np.arange(1, len(result["iou"]) + 1)
         axes.plot(clicks, result["iou"], color=colour, label=name, marker=".", markersize=4)
         low, high = np.array(result["iou_intervals"]).T
-        axes.fill_between(clicks, low, high, color=colour, alpha=0.15, linewidth=0)
+        if len(results) <= FEW:
+            axes.fill_between(clicks, low, high, color=colour, alpha=0.15, linewidth=0)
         if "best_iou" in result:
             axes.plot(clicks, result["best_iou"], color=colour, linestyle="--", linewidth=1)
     axes.set(xlabel="clicks", ylabel="mean IoU", ylim=(None, 1.0))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    if len(results) <= FEW:
+        axes.legend(fontsize=8, loc="lower right")
+    else:
+        figure.set_figwidth(7.6)
+        figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 
