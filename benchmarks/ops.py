@@ -4,7 +4,7 @@
 
 Competitors are OpenCV and eager torch on the CPU. The two sides of a row alternate, call by call,
 so that a change in the machine's load meets both; the table shows the fastest call of each, and
-the JSON file the medians too.
+the JSON file the medians too. As long as there are operations, each with its competitors.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+"""The command line as it is typed, from arguments to exit status; as long as there are commands."""
+
 from __future__ import annotations
 
 import importlib.util

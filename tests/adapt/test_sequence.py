@@ -1,4 +1,7 @@
-"""Sequence adaptation: one step per image, a state that survives."""
+"""Sequence adaptation: what an image teaches, and a state that survives.
+
+As long as there are ways to lose a state: each has its test.
+"""
 
 import json
 import os

@@ -1,3 +1,4 @@
+// Long, for one thing: blocks, warps and threads as fibres, and all that one may wait for.
 #include "scheduler.h"
 
 #if !defined(__x86_64__)

@@ -1,6 +1,7 @@
 """The CUDA kernels on the host: any order of the threads, any alignment, under AddressSanitizer.
 
 What all backends have in common is tested by the `backend` fixture, which `emulated` is part of.
+As long as there are operations.
 """
 
 import functools

@@ -2,6 +2,7 @@
 
 It enforces the order of calls, the alignment and the failures-by-None of the real one, so that
 everything around the GPU can be tested without one. A "plan" is the graph and its profiles.
+As long as the interface that the runtime uses.
 """
 
 from __future__ import annotations

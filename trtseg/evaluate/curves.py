@@ -11,7 +11,7 @@ import numpy as np
 from trtseg.errors import BackendUnavailable
 
 WINDOW = 10  # objects of a running mean, as in CA figure 5
-FEW = 4  # curves of which the intervals are drawn
+FEW = 4  # curves of which the intervals are drawn, and that a legend among them does not hide
 
 
 def require_matplotlib() -> Any:
@@ -34,6 +34,22 @@ def _new_figure(columns: int) -> Any:
     return require_matplotlib()(figsize=(5.2 * columns, 3.8), layout="constrained")
 
 
+def _colours(count: int) -> list[Any]:
+    """A colour of its own for each curve, of up to twenty."""
+    from matplotlib import colormaps
+
+    return [f"C{i}" if count <= 10 else colormaps["tab20"](i % 20) for i in range(count)]
+
+
+def _add_legend(figure: Any, axes: Any, place: str) -> None:
+    """Within the axes; beside them where it would hide the curves."""
+    if len(axes.get_legend_handles_labels()[1]) <= FEW:
+        axes.legend(fontsize=8, loc=place)
+    else:
+        figure.set_figwidth(7.6)
+        figure.legend(fontsize=8, loc="outside right upper")
+
+
 def iou_figure(results: dict[str, dict[str, Any]]) -> Any:
     """Mean IoU after each click with its interval; dashed, the best candidate's.
 
@@ -44,8 +60,7 @@ def iou_figure(results: dict[str, dict[str, Any]]) -> Any:
     """
     figure = _new_figure(1)
     axes = figure.add_subplot()
-    for index, (name, result) in enumerate(results.items()):
-        colour = f"C{index}" if index < 10 else "black"
+    for colour, (name, result) in zip(_colours(len(results)), results.items(), strict=True):
         clicks = np.arange(1, len(result["iou"]) + 1)
         axes.plot(clicks, result["iou"], color=colour, label=name, marker=".", markersize=4)
         low, high = np.array(result["iou_intervals"]).T
@@ -56,11 +71,7 @@ def iou_figure(results: dict[str, dict[str, Any]]) -> Any:
     axes.set(xlabel="clicks", ylabel="mean IoU", ylim=(None, 1.0))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    if len(results) <= FEW:
-        axes.legend(fontsize=8, loc="lower right")
-    else:
-        figure.set_figwidth(7.6)
-        figure.legend(fontsize=8, loc="outside right upper")
+    _add_legend(figure, axes, "lower right")
     return figure
 
 
@@ -82,12 +93,12 @@ def sequence_figure(results: dict[str, dict[str, Any]], target: float) -> Any:
     """Clicks along a sequence: how a method that learns gets better on the way (CA figure 5)."""
     figure = _new_figure(1)
     axes = figure.add_subplot()
-    for name, result in results.items():
+    for colour, (name, result) in zip(_colours(len(results)), results.items(), strict=True):
         clicks = list(result["clicks"][f"{target:g}"].values())
-        axes.plot(np.arange(1, len(clicks) + 1), running_mean(clicks), label=name)
+        axes.plot(np.arange(1, len(clicks) + 1), running_mean(clicks), color=colour, label=name)
     axes.set(xlabel="object", ylabel=f"clicks@{target * 100:g}, mean of {WINDOW}", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    _add_legend(figure, axes, "best")
     return figure
 
 

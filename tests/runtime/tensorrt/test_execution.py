@@ -1,7 +1,7 @@
 """The TensorRT backend around the GPU: a stand-in for TensorRT computes with ONNX Runtime, a
 stand-in for CuPy hands out host memory, and our CUDA kernels run in the emulation. The order of
 calls, addresses, profiles, CUDA graphs and numbers are checked; speed, streams and TensorRT's own
-kernels are not."""
+kernels are not. Long, for all of it needs the same stand-ins."""
 
 from __future__ import annotations
 
