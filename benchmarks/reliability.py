@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from trtseg import Segmenter
@@ -53,18 +54,11 @@ def tenths(pairs: np.ndarray) -> list[tuple[float, float, int]]:
             for tenth in range(10) if (place == tenth).any()]  # fmt: skip
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks; equal values share theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
 def row(clicks: int, pairs: np.ndarray) -> str:
     """A row of the table."""
     bins = tenths(pairs)
     error = sum(abs(expected - true) * count for expected, true, count in bins) / len(pairs)
-    orders = [ranks(pairs[:, side]) for side in (0, 1)]
-    rank = np.corrcoef(*orders)[0, 1] if all(order.std() for order in orders) else float("nan")
+    rank = spearmanr(*pairs.T).statistic
     expected, true = pairs.mean(0)
     return f"| {clicks} | {len(pairs)} | {expected:.2f} | {true:.2f} | {error:.2f} | {rank:.2f} |"
 
