@@ -16,8 +16,8 @@ from trtseg.train.trainer import Trainer
 
 def small(**changes):
     """The small sibling's network."""
-    values = {"backbone": "mobilenet_v2", "encoder_stride": 16, "rates": (1, 2, 3), "width": 16,
-              "low_level_width": 8, "working_long_side_px": 64}
+    values = {"backbone": "efficientnet_lite2", "encoder_stride": 16, "rates": (1, 2, 3),
+              "width": 16, "low_level_width": 8, "working_long_side_px": 64}
     return DeepLabConfig(**{**values, **changes})
 
 

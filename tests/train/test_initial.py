@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -16,7 +17,8 @@ from trtseg.nn.checkpoint import save_checkpoint
 from trtseg.nn.config import NetworkConfig
 from trtseg.nn.network import LatentDiversity, normalisation
 from trtseg.train.config import read_config
-from trtseg.train.latent_diversity import balance_levels, initialise
+from trtseg.train.corrections import CorrectionsTask, read_corrections_config
+from trtseg.train.initial import balance_levels, initialise
 
 
 def test_bundle_gives_the_network_it_was_made_of():
@@ -47,6 +49,37 @@ def test_fewer_candidates_are_the_first_ones(candidates):
             assert torch.equal(value, state[name][:candidates]), name
         else:
             assert torch.equal(value, state[name]), name
+
+
+def test_backbone_alone_leaves_the_rest_at_random():
+    config, state = bundle_weights(bundles.read("lite"))
+    torch.manual_seed(3)
+    network = LatentDiversity(dataclasses.replace(config, candidates=1, width=8))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    initialise(network, "bundle:lite", "backbone")
+    for name, value in network.state_dict().items():
+        taken = name.startswith("encoder.backbone.")
+        assert torch.equal(value, (state if taken else before)[name]), name
+
+
+def test_early_fusion_network_takes_that_backbone_too(tmp_path):
+    _, state = bundle_weights(bundles.read("lite"))
+    values = {
+        "data": {"path": str(tmp_path), "layout": "folder"},
+        "network": {"backbone": "efficientnet_lite2", "encoder_stride": 16, "width": 8},
+        "initial_weights": "bundle:lite",
+    }
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("images/a.png", "masks/a.png"):
+        cv2.imwrite(str(tmp_path / name), np.ones((8, 8), np.uint8))
+    (tmp_path / "c.json").write_text(json.dumps(values))
+    task = CorrectionsTask(read_corrections_config(tmp_path / "c.json"))
+    backbone = task.network.encoder.backbone
+    for name, value in backbone.state_dict().items():
+        expected = state[f"encoder.backbone.{name}"]
+        assert torch.equal(value[:, :3] if name == "stem.weight" else value, expected), name
+    assert not backbone.stem.weight[:, 3:].any(), "the click maps' begin at 0"
 
 
 def test_more_candidates_than_there_are_do_not_fit():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.errors import CheckpointError
-from trtseg.nn.backbones import mobilenet
-from trtseg.nn.backbones.mobilenet import InvertedResidual, MobileNetV2
+from trtseg.nn.backbones.efficientnet_lite import EfficientNetLite2
+from trtseg.nn.backbones.mobilenet import InvertedResidual
 from trtseg.nn.backbones.xception import SeparableConv, Xception65, widened
 from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.parse import build, one_of
 
-BACKBONES = ("xception65", "mobilenet_v2")
-MEAN, SCALE = mobilenet.MEAN, mobilenet.SCALE  # RGB to [-1, 1], for both backbones
+BACKBONES = ("xception65", "efficientnet_lite2")
+# RGB to [-1, 1], for both backbones: within half a grey level of what EfficientNet-Lite saw
+MEAN, SCALE = (127.5,) * 3, (1 / 127.5,) * 3
 DROPOUT = 0.1
 
 
@@ -29,8 +30,8 @@ class DeepLabConfig:
     """The defaults are CA section 4.
 
     Attributes:
-        backbone: "xception65" (the paper) or "mobilenet_v2", the small sibling without batch
-            normalisation.
+        backbone: "xception65" (the paper) or "efficientnet_lite2", the small sibling without
+            batch normalisation.
         encoder_stride: of the features that the pyramid reads.
         rates: dilations of the pyramid's 3x3 convolutions.
         width: channels of the pyramid and of the decoder.
@@ -63,54 +64,45 @@ class DeepLabConfig:
         return asdict(self)
 
 
-class DilatedMobileNetV2(nn.Module):
-    """MobileNetV2 on more channels, with further strides turned into dilations."""
-
-    low_level_channels = mobilenet.TAP_CHANNELS[1]
-    channels = mobilenet.TAP_CHANNELS[4]
+class DilatedEfficientNetLite2(nn.Module):
+    """EfficientNet-Lite2 on more channels, with further strides turned into dilations."""
 
     def __init__(self, channels_in: int, output_stride: int) -> None:
         super().__init__()
-        self.backbone = MobileNetV2()
-        self._widen(channels_in)
+        self.backbone = EfficientNetLite2()
+        _, self.low_level_channels, _, _, self.channels = self.backbone.tap_channels
+        old = self.backbone.stem
+        self.backbone.stem = nn.Conv2d(channels_in, old.out_channels, 3, 2, padding=1)
+        self.load_backbone(EfficientNetLite2().state_dict())
         stride, dilation = 2, 1
         for block in self.backbone.modules():
             if isinstance(block, InvertedResidual):
                 own = block.depthwise.stride[0]
                 if stride >= output_stride and own > 1:
-                    self._set(block, 1, dilation)
+                    _dilate(block.depthwise, 1, dilation)
                     dilation *= own
                 else:
-                    self._set(block, own, dilation)
+                    _dilate(block.depthwise, own, dilation)
                     stride *= own
 
-    @staticmethod
-    def _set(block: InvertedResidual, stride: int, dilation: int) -> None:
-        convolution = block.depthwise
-        convolution.stride = (stride, stride)
-        convolution.dilation = convolution.padding = (dilation, dilation)
-
-    def _widen(self, channels_in: int) -> None:
-        old = self.backbone.stem
-        new = nn.Conv2d(channels_in, old.out_channels, 3, 2, padding=1)
-        new.load_state_dict(widened(old.state_dict(), "weight", channels_in))
-        self.backbone.stem = new
-
-    def load_imagenet(self, path: str | Path) -> None:
-        """As `MobileNetV2.load_imagenet`; the click maps' weights begin at 0.
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of an `EfficientNetLite2`; the click maps' begin at 0.
 
         Raises:
-            CheckpointError: a file is missing, or a layer has another shape.
+            RuntimeError: they are of another network.
         """
-        plain = MobileNetV2()
-        plain.load_imagenet(path)
         channels = self.backbone.stem.in_channels
-        self.backbone.load_state_dict(widened(plain.state_dict(), "stem.weight", channels))
+        self.backbone.load_state_dict(widened(state, "stem.weight", channels))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(features at stride 4, features at the output stride)."""
         taps = self.backbone(x)
         return taps[1], taps[4]
+
+
+def _dilate(layer: nn.Conv2d, stride: int, dilation: int) -> None:
+    layer.stride, layer.dilation = (stride, stride), (dilation, dilation)
+    layer.padding = tuple(dilation * (side // 2) for side in layer.kernel_size)
 
 
 def _convolution(channels_in: int, channels_out: int, norm: bool) -> nn.Sequential:
@@ -171,7 +163,7 @@ class DeepLab(nn.Module):
         if norm:
             self.encoder: nn.Module = Xception65(5, config.encoder_stride)
         else:
-            self.encoder = DilatedMobileNetV2(5, config.encoder_stride)
+            self.encoder = DilatedEfficientNetLite2(5, config.encoder_stride)
         width = config.width
         self.pyramid = AtrousPyramid(self.encoder.channels, width, config.rates, norm)
         self.low_level = _convolution(

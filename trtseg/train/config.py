@@ -17,6 +17,7 @@ from trtseg.train.trainer import Stage
 BUNDLE_PREFIX = "bundle:"
 TRAINED = ("segment", "select")
 DATA_TERMS = ("jaccard", "cross_entropy", "l1")
+INITIAL_PARTS = ("network", "backbone")
 ASSIGNMENTS = ("best", "balanced")
 
 
@@ -158,6 +159,8 @@ class TrainConfig:
             `VGG.load_hed`, or the URL of torchvision's VGG), or a network of ours to start from:
             a checkpoint folder, or "bundle:" and the name or path of a bundle; None begins at
             random.
+        initial_part: what of a network of ours is taken: "network" or "backbone", behind which
+            everything begins at random.
         batch: crops per step and process.
         bf16: run the networks in bfloat16 where the device has units for it; the losses stay
             float32.
@@ -177,6 +180,7 @@ class TrainConfig:
     clicks: PromptConfig = field(default_factory=PromptConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     initial_weights: str | None = None
+    initial_part: str = "network"
     batch: int = 1
     bf16: bool = False
     clip_norm: float = 1.0
@@ -189,6 +193,7 @@ class TrainConfig:
             raise ValueError("data: expected at least one source of training images")
         if not self.stages:
             raise ValueError("stages: expected at least one")
+        one_of("initial_part", self.initial_part, INITIAL_PARTS)
         self._check_prompts()
         at_least(self, 1, "batch")
         at_least(self, 0, "seed")

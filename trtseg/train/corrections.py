@@ -12,11 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, DeepLabConfig, DilatedMobileNetV2, click_disks
+from trtseg.errors import CheckpointError
+from trtseg.nn.backbones.efficientnet_lite import EfficientNetLite2
+from trtseg.nn.deeplab import (
+    MEAN,
+    SCALE,
+    DeepLab,
+    DeepLabConfig,
+    DilatedEfficientNetLite2,
+    click_disks,
+)
 from trtseg.nn.losses import jaccard_losses
 from trtseg.nn.precision import autocast
 from trtseg.parse import at_least, build, one_of, read_derived
 from trtseg.train.config import located
+from trtseg.train.initial import backbone_of, is_ours
 from trtseg.train.parallel import Parallel
 from trtseg.train.samples.clicks import PromptConfig, correction_click
 from trtseg.train.samples.crops import Batch, CropConfig, Crops, loader
@@ -51,7 +61,9 @@ class CorrectionsConfig:
             the paper.
         batch: crops per step.
         crop, clicks: how samples are drawn.
-        initial_weights: the path of ImageNet's for the MobileNetV2 backbone; None begins at random.
+        initial_weights: of the EfficientNet-Lite2 backbone: the path of ImageNet's, or a network
+            of latent diversity that has one, as in `TrainConfig.initial_weights`; None begins at
+            random.
         freeze_norm: keep the statistics of batch normalisation, which a batch of 2 is too small
             for; only of use with weights that were trained before.
         bf16: run the network in bfloat16.
@@ -241,9 +253,18 @@ def _initialise(network: DeepLab, source: str) -> None:
     """Load the backbone; see `CorrectionsConfig.initial_weights`.
 
     Raises:
-        CheckpointError: the source is missing, damaged or of another network.
+        BundleError, CheckpointError: the source is missing, damaged or of another network.
         ValueError: there are no weights for this backbone.
     """
-    if not isinstance(network.encoder, DilatedMobileNetV2):
-        raise ValueError("initial_weights: there are only some for mobilenet_v2")
-    network.encoder.load_imagenet(source)
+    encoder = network.encoder
+    if not isinstance(encoder, DilatedEfficientNetLite2):
+        raise ValueError("initial_weights: there are only some for efficientnet_lite2")
+    if not is_ours(source):
+        plain = EfficientNetLite2()
+        plain.load_imagenet(source)
+        encoder.load_backbone(plain.state_dict())
+        return
+    try:
+        encoder.load_backbone(backbone_of(source))
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: its backbone is not EfficientNet-Lite2") from error

@@ -75,7 +75,7 @@ def _at_every_pixel(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _by_phases(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 3x3 depthwise layer of dilation d as an undilated one on the d x d phases of the grid,
+    """A depthwise layer of dilation d as an undilated one on the d x d phases of the grid,
     which are images of their own to it."""
     batch, channels, height, width = x.shape
     d = layer.dilation[0]
@@ -84,7 +84,8 @@ def _by_phases(layer: nn.Conv2d, x: Tensor) -> Tensor:
     # channels last: every permutation moves whole pixels
     phases = x.permute(0, 2, 3, 1).reshape(batch, rows, d, columns, d, channels)
     phases = phases.permute(0, 2, 4, 5, 1, 3).reshape(-1, channels, rows, columns)
-    y = F.conv2d(phases, layer.weight, layer.bias, padding=1, groups=layer.groups)
+    border = layer.kernel_size[0] // 2
+    y = F.conv2d(phases, layer.weight, layer.bias, padding=border, groups=layer.groups)
     y = y.permute(0, 2, 3, 1).reshape(batch, d, d, rows, columns, channels)
     y = y.permute(0, 5, 3, 1, 4, 2).reshape(batch, channels, rows * d, columns * d)
     return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)

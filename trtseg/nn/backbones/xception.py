@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -170,7 +170,7 @@ class Xception65(nn.Module):
         return low, x
 
 
-def widened(state: dict[str, Tensor], name: str, channels: int) -> dict[str, Tensor]:
+def widened(state: Mapping[str, Tensor], name: str, channels: int) -> dict[str, Tensor]:
     """A state dict in which the weight `name` reads `channels` inputs, the further ones by 0."""
     weight = state[name]
     further = weight.new_zeros(weight.shape[0], channels - weight.shape[1], *weight.shape[2:])
