@@ -11,9 +11,11 @@ them), and the rank correlation of the two. The figure has a line for each numbe
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import curve_fit
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
@@ -63,6 +65,17 @@ def row(clicks: int, pairs: np.ndarray) -> str:
     return f"| {clicks} | {len(pairs)} | {expected:.2f} | {true:.2f} | {error:.2f} | {rank:.2f} |"
 
 
+def calibration(found: np.ndarray, before: Sequence[float]) -> tuple[float, float]:
+    """(ceiling, exponent) in place of `before`, by least squares over all numbers of clicks."""
+    expected, true = found.reshape(-1, 2).T
+    overlap = (expected / before[0]) ** (1 / before[1])
+    (ceiling, exponent), _ = curve_fit(
+        lambda x, ceiling, exponent: ceiling * x**exponent, overlap, true, (0.9, 2.0),
+        bounds=([0.01, 0.01], [1, 100]),
+    )  # fmt: skip
+    return ceiling, exponent
+
+
 def draw(found: np.ndarray, path: Path) -> None:
     """Expected against true overlap, a line for each number of clicks."""
     from matplotlib.figure import Figure
@@ -87,6 +100,8 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path, help="images with masks")
     parser.add_argument("--model", default="lite")
     parser.add_argument("--objects", type=int, default=100, help="of each set, at most")
+    parser.add_argument("--fit", action="store_true",
+                        help="print what to give `trtseg export --score-calibration`")
     parser.add_argument("--figure", type=Path, metavar="FILE")
     args = parser.parse_args()
     try:
@@ -99,6 +114,10 @@ def main() -> None:
     print("|---:|---:|---:|---:|---:|---:|")
     for place, clicks in enumerate(CLICKS):
         print(row(clicks, found[:, place]))
+    if args.fit:
+        config = segmenter.bundle.manifest.raw["network"]
+        before = config.get("score_calibration", (1, 1))
+        print("--score-calibration {:.3f} {:.3f}".format(*calibration(found, before)))
     if args.figure:
         draw(found, args.figure)
 

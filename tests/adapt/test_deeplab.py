@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from trtseg.nn.backbones.efficientnet_lite import EfficientNetLite2
 from trtseg.nn.backbones.xception import Xception65
 from trtseg.nn.deeplab import (
+    SMALL,
     DeepLab,
     DeepLabConfig,
-    DilatedEfficientNetLite2,
+    Dilated,
     click_disks,
 )
 
@@ -75,10 +75,11 @@ def test_the_papers_strides_and_rates(paper):
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
-def test_dilation_in_place_of_stride_gives_the_same_features_more_densely(stride):
+@pytest.mark.parametrize("backbone", SMALL)
+def test_dilation_in_place_of_stride_gives_the_same_features_more_densely(backbone, stride):
     torch.manual_seed(0)
-    plain = EfficientNetLite2().eval()
-    dilated = DilatedEfficientNetLite2(5, stride).eval()
+    plain = SMALL[backbone]().eval()
+    dilated = Dilated(SMALL[backbone](), 5, stride).eval()
     dilated.load_backbone(plain.state_dict())
     assert not dilated.backbone.stem.weight[:, 3:].any(), "the click maps' begin at 0"
     image = torch.randn(1, 3, 64, 96)

@@ -150,6 +150,8 @@ def test_an_early_fusion_checkpoint_is_evaluated(data, tmp_path, capsys):
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
     checkpoint = tmp_path / "last"
     save_checkpoint(checkpoint, tensors, {"network": network.config.to_dict()})
+    # what does not learn needs no importance
+    assert evaluate(checkpoint, data, tmp_path / "without", "--limit", 1) == 0
     assert _importance(checkpoint, data, "--objects", 1) == 0
     assert (tmp_path / "last.importance.safetensors").is_file()
     how = tmp_path / "how.json"

@@ -127,8 +127,12 @@ def test_ablated_guidance_has_no_effect(changes, channels):
 POOLED = {"rtol": 1e-6, "atol": 1e-6}
 
 
-def chooser(pooling: str, by: str, stride: int = 1) -> SelectionNetwork:
-    return SelectionNetwork(5, 4, (1,), [stride], False, 3, slice(2, 5), pooling, by).double()
+def chooser(
+    pooling: str, by: str, stride: int = 1, calibration: tuple[float, float] = (1, 1)
+) -> SelectionNetwork:
+    return SelectionNetwork(
+        5, 4, (1,), [stride], False, 3, slice(2, 5), pooling, by, calibration
+    ).double()
 
 
 def test_selection_pools_where_the_masks_disagree():
@@ -162,6 +166,22 @@ def test_selection_by_expected_overlap(size):
                 jaccard = np.minimum(one, other).sum() / np.maximum(one, other).sum()
                 expected[image, m] += p[image, k] * jaccard
     np.testing.assert_allclose(select([x]).detach().numpy(), expected, **POOLED)
+
+
+def test_calibrated_scores_keep_their_order():
+    plain = chooser("mean", "overlap")
+    calibrated = chooser("mean", "overlap", calibration=(0.9, 2.5))
+    calibrated.load_state_dict(plain.state_dict())
+    x = torch.rand(4, 5, 6, 9, dtype=torch.double)
+    before, after = plain([x]), calibrated([x])
+    torch.testing.assert_close(after, 0.9 * before**2.5, **POOLED)
+    assert torch.equal(before.argsort(1), after.argsort(1))
+
+
+@pytest.mark.parametrize("calibration", [(0, 1), (1.1, 1), (0.9, 0), (0.9, float("inf"))])
+def test_calibrations_that_are_none_are_refused(calibration):
+    with pytest.raises(ValueError, match="score_calibration"):
+        NetworkConfig(score_calibration=calibration)
 
 
 def test_expected_overlap_prefers_what_is_nearly_right_whatever_was_meant():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from trtseg.adapt.adapter import Learner
 from trtseg.adapt.config import AdaptConfig
@@ -79,13 +81,13 @@ class EarlyFusion:
     """A checkpoint of `trtseg train-corrections` over a sequence of images.
 
     Args:
-        checkpoint: its folder, with the importance beside it.
+        checkpoint: its folder, with the importance beside it if it learns.
         mode: "none", "image", "sequence" or "both".
         config: how it learns; None takes what was chosen for the model, or the paper's.
 
     Raises:
         CheckpointError: no such checkpoint.
-        BundleError: there is no importance beside it, or it does not fit.
+        BundleError: it learns, and there is no importance beside it, or it does not fit.
     """
 
     def __init__(self, checkpoint: Path, mode: str, config: AdaptConfig | None = None) -> None:
@@ -93,13 +95,17 @@ class EarlyFusion:
         self._name = checkpoint.name
         self._hash = read_checkpoint(checkpoint)[1]["tensors_sha256"]
         self._mode, self._importance = mode, checkpoint_importance_path(checkpoint)
-        importance, notes = read_importance(self._importance, self._hash)
-        for name, value in network.named_parameters():
-            if name not in importance or importance[name].shape != value.shape:
-                raise BundleError(
-                    f"{self._importance}: {name}: expected {list(value.shape)}, got another or none"
-                )
-        self._config = config or noted_config(self._importance, notes)
+        importance: Mapping[str, Tensor] | None = None
+        self._config = config or AdaptConfig()
+        if mode != "none":
+            importance, notes = read_importance(self._importance, self._hash)
+            for name, value in network.named_parameters():
+                if name not in importance or importance[name].shape != value.shape:
+                    raise BundleError(
+                        f"{self._importance}: {name}: expected {list(value.shape)}, got another or "
+                        "none"
+                    )
+            self._config = config or noted_config(self._importance, notes)
         model = EarlyFusionModel(network, self._config, importance)
         self._sequence = EarlyFusionSequence(model, None if mode == "none" else mode)
 

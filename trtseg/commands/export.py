@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from trtseg.commands.options.arguments import integer
 
@@ -18,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the model's name (default: that of the bundle)")
     parser.add_argument("--long-side", type=integer(1), metavar="PX",
                         help="longer side of the working image (default: as trained)")
+    parser.add_argument("--score-calibration", type=float, nargs=2,
+                        metavar=("CEILING", "EXPONENT"),
+                        help="make scores CEILING * overlap^EXPONENT (default: as trained; "
+                        "benchmarks/reliability.py finds them)")
     parser.add_argument("--data", type=Path, metavar="DIR",
                         help="images with masks for comparing FP16 and FP32 in NoC")
     parser.add_argument("--objects", type=integer(1), default=10,
@@ -36,15 +41,19 @@ def run(args: argparse.Namespace) -> int:
 
     from trtseg.export.bundle import export_bundle, provenance
     from trtseg.nn.checkpoint import load_network, read_checkpoint
+    from trtseg.nn.network import LatentDiversity
     from trtseg.parse import read_json
 
     if args.bundle.exists() and not args.force:
         raise FileExistsError(f"{args.bundle}: exists already; pass --force to replace it")
-    network = load_network(args.checkpoint)
+    changes: dict[str, Any] = {}
     if args.long_side:
-        network.config = dataclasses.replace(
-            network.config, working_long_side_px=args.long_side
-        )
+        changes["working_long_side_px"] = args.long_side
+    if args.score_calibration:
+        changes["score_calibration"] = args.score_calibration
+    trained = load_network(args.checkpoint)
+    network = LatentDiversity(dataclasses.replace(trained.config, **changes)).eval()
+    network.load_state_dict(trained.state_dict())
     report = export_bundle(
         network,
         args.bundle,

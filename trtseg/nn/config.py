@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +56,9 @@ class NetworkConfig:
         select_by: which mask is selected: the one most probably the best ("probability", the
             paper), or the one with the largest expected overlap ("overlap", beyond the paper; see
             `trtseg.nn.layers.select.expected_overlap`).
+        score_calibration: (ceiling, exponent) of `select_by` "overlap": the score of a mask of
+            expected overlap o is ceiling * o^exponent, for o itself takes the object to be one of
+            the candidates. Chosen on photographs not trained on; the order stays.
         working_long_side_px: the longer side of the working image at inference.
     """
 
@@ -81,6 +85,7 @@ class NetworkConfig:
     select_stride: int = 1
     select_pooling: str = "mean"
     select_by: str = "probability"
+    score_calibration: tuple[float, float] = (1.0, 1.0)
     working_long_side_px: int = 640
 
     def __post_init__(self) -> None:
@@ -94,8 +99,9 @@ class NetworkConfig:
         ):
             one_of(name, getattr(self, name), allowed)
         for name in (
-            "dilations", "map_widths", "neck_widths", "select_inputs", "select_dilations"
-        ):
+            "dilations", "map_widths", "neck_widths", "select_inputs", "select_dilations",
+            "score_calibration",
+        ):  # fmt: skip
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for value in self.select_inputs:
             one_of("select_inputs", value, SELECT_INPUTS)
@@ -105,6 +111,12 @@ class NetworkConfig:
             raise ValueError(
                 "select_pooling 'disagreement' and select_by 'overlap': need 'masks' among "
                 "select_inputs"
+            )
+        ceiling, exponent = self.score_calibration
+        if not 0 < ceiling <= 1 or not 0 < exponent < math.inf:
+            raise ValueError(
+                "score_calibration: expected a ceiling in (0, 1] and a positive exponent, got "
+                f"{list(self.score_calibration)}"
             )
         at_least(self, 1, "width", "base_stride", "candidates", "select_width", "select_stride")
         if self.image_term and self.base_stride != 1:

@@ -14,13 +14,18 @@ from torch.nn import functional as F
 
 from trtseg.errors import CheckpointError
 from trtseg.nn.backbones.efficientnet_lite import EfficientNetLite2
-from trtseg.nn.backbones.mobilenet import InvertedResidual
+from trtseg.nn.backbones.mobilenet import InvertedResidual, MobileNetV2
 from trtseg.nn.backbones.xception import SeparableConv, Xception65, widened
 from trtseg.nn.checkpoint import read_checkpoint
 from trtseg.parse import build, one_of
 
-BACKBONES = ("xception65", "efficientnet_lite2")
-# RGB to [-1, 1], for both backbones: within half a grey level of what EfficientNet-Lite saw
+# of the small sibling, without batch normalisation
+SMALL: dict[str, type[MobileNetV2 | EfficientNetLite2]] = {
+    "mobilenet_v2": MobileNetV2,
+    "efficientnet_lite2": EfficientNetLite2,
+}
+BACKBONES = ("xception65", *SMALL)
+# RGB to [-1, 1], for all backbones: within half a grey level of what EfficientNet-Lite saw
 MEAN, SCALE = (127.5,) * 3, (1 / 127.5,) * 3
 DROPOUT = 0.1
 
@@ -30,8 +35,8 @@ class DeepLabConfig:
     """The defaults are CA section 4.
 
     Attributes:
-        backbone: "xception65" (the paper) or "efficientnet_lite2", the small sibling without
-            batch normalisation.
+        backbone: "xception65" (the paper), or one of the small sibling, without batch
+            normalisation: "mobilenet_v2" or "efficientnet_lite2".
         encoder_stride: of the features that the pyramid reads.
         rates: dilations of the pyramid's 3x3 convolutions.
         width: channels of the pyramid and of the decoder.
@@ -64,16 +69,18 @@ class DeepLabConfig:
         return asdict(self)
 
 
-class DilatedEfficientNetLite2(nn.Module):
-    """EfficientNet-Lite2 on more channels, with further strides turned into dilations."""
+class Dilated(nn.Module):
+    """A small backbone on more channels, with further strides turned into dilations."""
 
-    def __init__(self, channels_in: int, output_stride: int) -> None:
+    def __init__(
+        self, backbone: MobileNetV2 | EfficientNetLite2, channels_in: int, output_stride: int
+    ) -> None:
         super().__init__()
-        self.backbone = EfficientNetLite2()
+        self.backbone = backbone
         _, self.low_level_channels, _, _, self.channels = self.backbone.tap_channels
-        old = self.backbone.stem
-        self.backbone.stem = nn.Conv2d(channels_in, old.out_channels, 3, 2, padding=1)
-        self.load_backbone(EfficientNetLite2().state_dict())
+        state, stem = backbone.state_dict(), backbone.stem
+        backbone.stem = nn.Conv2d(channels_in, stem.out_channels, 3, 2, padding=1)
+        self.load_backbone(state)
         stride, dilation = 2, 1
         for block in self.backbone.modules():
             if isinstance(block, InvertedResidual):
@@ -86,7 +93,7 @@ class DilatedEfficientNetLite2(nn.Module):
                     stride *= own
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights of an `EfficientNetLite2`; the click maps' begin at 0.
+        """Take the weights of a backbone of three channels; the click maps' begin at 0.
 
         Raises:
             RuntimeError: they are of another network.
@@ -163,7 +170,7 @@ class DeepLab(nn.Module):
         if norm:
             self.encoder: nn.Module = Xception65(5, config.encoder_stride)
         else:
-            self.encoder = DilatedEfficientNetLite2(5, config.encoder_stride)
+            self.encoder = Dilated(SMALL[config.backbone](), 5, config.encoder_stride)
         width = config.width
         self.pyramid = AtrousPyramid(self.encoder.channels, width, config.rates, norm)
         self.low_level = _convolution(

@@ -155,6 +155,7 @@ class LatentDiversity(nn.Module):
             masks,
             config.select_pooling,
             config.select_by,
+            config.score_calibration,
         )
 
     def effective_guidance_weight(self) -> Tensor:

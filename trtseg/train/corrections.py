@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trtseg.errors import CheckpointError
-from trtseg.nn.backbones.efficientnet_lite import EfficientNetLite2
 from trtseg.nn.deeplab import (
     MEAN,
     SCALE,
+    SMALL,
     DeepLab,
     DeepLabConfig,
-    DilatedEfficientNetLite2,
+    Dilated,
     click_disks,
 )
 from trtseg.nn.losses import jaccard_losses
@@ -61,8 +61,8 @@ class CorrectionsConfig:
             the paper.
         batch: crops per step.
         crop, clicks: how samples are drawn.
-        initial_weights: of the EfficientNet-Lite2 backbone: the path of ImageNet's, or a network
-            of latent diversity that has one, as in `TrainConfig.initial_weights`; None begins at
+        initial_weights: of a small backbone: the path of ImageNet's, or a network of latent
+            diversity that has such a one, as in `TrainConfig.initial_weights`; None begins at
             random.
         freeze_norm: keep the statistics of batch normalisation, which a batch of 2 is too small
             for; only of use with weights that were trained before.
@@ -257,14 +257,16 @@ def _initialise(network: DeepLab, source: str) -> None:
         ValueError: there are no weights for this backbone.
     """
     encoder = network.encoder
-    if not isinstance(encoder, DilatedEfficientNetLite2):
-        raise ValueError("initial_weights: there are only some for efficientnet_lite2")
+    if not isinstance(encoder, Dilated):
+        raise ValueError(f"initial_weights: there are only some for {' and '.join(SMALL)}")
     if not is_ours(source):
-        plain = EfficientNetLite2()
+        plain = SMALL[network.config.backbone]()
         plain.load_imagenet(source)
         encoder.load_backbone(plain.state_dict())
         return
     try:
         encoder.load_backbone(backbone_of(source))
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: its backbone is not EfficientNet-Lite2") from error
+        raise CheckpointError(
+            f"{source}: its backbone is not {network.config.backbone}"
+        ) from error

@@ -50,6 +50,7 @@ class SelectionNetwork(nn.Module):
             disagree: what no candidate contests says nothing about which is best, and a small
             object would drown in it.
         by: what the scores are, see `NetworkConfig.select_by`.
+        calibration: of these, see `NetworkConfig.score_calibration`.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class SelectionNetwork(nn.Module):
         masks: slice,
         pooling: str,
         by: str,
+        calibration: tuple[float, float],
     ) -> None:
         super().__init__()
         self.strides, self.masks, self.pooling, self.by = list(strides), masks, pooling, by
+        self.ceiling, self.exponent = calibration
         self.context = ContextLayers(channels_in, width, dilations, residual)
         self.head = nn.Conv2d(width, candidates, 1)
 
@@ -83,7 +86,8 @@ class SelectionNetwork(nn.Module):
         logits = self._pooled(x)
         scores = logits.softmax(1)
         if self.by == "overlap":
-            scores = expected_overlap(x[:, self.masks].float(), scores)
+            overlap = expected_overlap(x[:, self.masks].float(), scores)
+            scores = self.ceiling * overlap**self.exponent
         return logits, scores.to(x.dtype)
 
     def _pooled(self, x: Tensor) -> Tensor:
