@@ -31,3 +31,36 @@ def test_every_curve_is_seen_and_has_a_colour_of_its_own(draw, count):
 def test_intervals_are_drawn_of_few_curves(count, bands):
     (axes,) = iou_figure(results(count)).axes
     assert len(axes.collections) == bands
+
+
+@pytest.mark.parametrize("count", [2, 13])
+@pytest.mark.parametrize(
+    "draw", [iou_figure, lambda found, reference: sequence_figure(found, 0.85, reference)]
+)
+def test_the_reference_lies_over_the_others(draw, count):
+    (axes,) = draw(results(count), "method 1").axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines["method 1"].get_color() == "black"
+    assert all(
+        lines["method 1"].get_zorder() > line.get_zorder()
+        for name, line in lines.items()
+        if name != "method 1"
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 11, 36, 240])
+def test_counts_begin_at_one(count):
+    one = {"iou": [0.5] * count, "iou_intervals": [[0.4, 0.6]] * count}
+    (axes,) = iou_figure({"a": one}).axes
+    ticks = axes.get_xticks()
+    assert ticks[0] == 1
+    assert all(tick == int(tick) and tick <= count for tick in ticks)
+    assert len(ticks) <= 11
+
+
+def test_dashed_curves_are_explained():
+    one = {"iou": [0.5], "iou_intervals": [[0.4, 0.6]], "best_iou": [0.6]}
+    (axes,) = iou_figure({"a": one}).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "a", "best of the candidates",
+    ]  # fmt: skip

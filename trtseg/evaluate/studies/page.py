@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from trtseg.evaluate.comparison import ahead_sentences
 from trtseg.evaluate.curves import iou_figure, render, sequence_figure
 from trtseg.evaluate.records import write_file
 from trtseg.evaluate.summary import METRICS, cells, interval_text
+
+TARGET = 0.85  # of figures along a sequence, where a study has it: CA's
 
 _HEAD = """\
 # Results
@@ -41,9 +43,12 @@ def render_page(
     parts = [_HEAD]
     for study in results:
         figures = _figures(study)
-        files.update({output.parent / "images" / name: data for name, data in figures.items()})
+        images = output.parent / "images"
+        files.update({images / name: data for name, (_, data) in figures.items()})
         own = output.parent / "results" / f"{study['study']}.md"
-        files[own] = study_page(study, published, list(figures)).encode()
+        files[own] = study_page(
+            study, published, {name: content for name, (content, _) in figures.items()}
+        ).encode()
         parts.append(_brief(study, published, own.relative_to(output.parent)))
     files[output] = "\n".join(parts).encode()
     for path, data in files.items():
@@ -69,9 +74,13 @@ def _brief(study: dict[str, Any], published: dict[str, Any], own: Path) -> str:
 
 
 def study_page(
-    study: dict[str, Any], published: dict[str, Any], figures: Sequence[str] = ()
+    study: dict[str, Any], published: dict[str, Any], figures: Mapping[str, str] | None = None
 ) -> str:
-    """One study as a Markdown page of its own."""
+    """One study as a Markdown page of its own.
+
+    Args:
+        figures: what each shows, by the name of its file in `images/`.
+    """
     head = [f"# {study['title']}", "Written by `trtseg study render`; do not edit.",
             study["conclusion"], *study["text"]]  # fmt: skip
     parts = [*(part for part in head if part), _noc_table(study, published, missing="not run")]
@@ -90,7 +99,7 @@ def study_page(
     notes = _notes(study, published)
     if notes:
         parts += ["Notes:", _list(notes)]
-    parts += [f"![{study['title']}](../images/{name})" for name in figures]
+    parts += [f"![{content}](../images/{name})" for name, content in (figures or {}).items()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -255,23 +264,29 @@ def _sources(study: dict[str, Any], published: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _figures(study: dict[str, Any]) -> dict[str, bytes]:
-    """Of all methods, per data set, as SVG: IoU against clicks; clicks along a sequence."""
+def _figures(study: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
+    """(what it shows, SVG) of each figure by its file's name, per data set: IoU against clicks;
+    clicks along a sequence."""
     figures = {}
+    drawn = study.get("drawn") or [row["label"] for row in study["rows"]]
+    target = TARGET if TARGET in study["targets"] else study["targets"][0]
     for data in study["data"]:
         measured = {
             row["label"]: row["cells"][data["name"]]
             for row in study["rows"]
-            if "iou_intervals" in row["cells"].get(data["name"], {})
+            if row["label"] in drawn and "iou_intervals" in row["cells"].get(data["name"], {})
         }
         if len(measured) < 2:
             continue
-        drawn = {}
+        found = {}
         if not study["stop_at_target"]:
-            drawn[""] = iou_figure(measured)
+            found["", "mean IoU after each click"] = iou_figure(measured, study["reference"])
         if any(row["adapt"] != "none" for row in study["rows"]):
-            drawn["_sequence"] = sequence_figure(measured, study["targets"][0])
-        for suffix, figure in drawn.items():
+            found["_sequence", f"clicks to {target * 100:g} % along the sequence"] = (
+                sequence_figure(measured, target, study["reference"])
+            )
+        for (suffix, content), figure in found.items():
             figure.axes[0].set_title(data["label"], fontsize=10)
-            figures[f"{study['study']}_{data['name']}{suffix}.svg"] = render(figure, "svg")
+            name = f"{study['study']}_{data['name']}{suffix}.svg"
+            figures[name] = (f"{data['label']}: {content}", render(figure, "svg"))
     return figures

@@ -27,7 +27,7 @@ from trtseg.evaluate.records import RunDirectory, read_json, write_json
 from trtseg.evaluate.runner import Load, evaluate, make_header
 from trtseg.evaluate.studies.cells import check_model, condense, training_budget
 from trtseg.evaluate.timing import VGA, time_at_vga
-from trtseg.parse import build, changed, derived
+from trtseg.parse import build, changed, derived, one_of
 
 DATA_SETS = "data.json"  # beside the studies: what they call by a key
 
@@ -104,6 +104,7 @@ class Study:
         stop_at_target: do not click on after the highest target; of IoU@k only IoU@1 is then
             reported.
         reference: label of the row that the others are compared with, object by object.
+        drawn: labels of the rows that figures show; all if empty.
         published: keys of rows in `published.json` to show.
         long_side_px: see `EvaluationConfig`.
         learning: how rows with an adaptation learn, the values of an `adapt.AdaptConfig`; None
@@ -125,6 +126,7 @@ class Study:
     seed: int = 0
     stop_at_target: bool = False
     reference: str | None = None
+    drawn: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     long_side_px: int | None = None
     learning: dict[str, Any] | None = None
@@ -207,6 +209,8 @@ def read_study(path: Path) -> Study:
             raise ValueError(f"{path}: {kind} {sorted(twice)[0]!r} appears twice")
     if study.reference is not None and all(m.label != study.reference for m in study.methods):
         raise ValueError(f"{path}: reference {study.reference!r} is no method of the study")
+    for label in study.drawn:
+        one_of(f"{path}: drawn", label, [method.label for method in study.methods])
     return study
 
 
@@ -313,6 +317,7 @@ def run_study(
         "targets": list(study.targets),
         "stop_at_target": study.stop_at_target,
         "reference": study.reference,
+        "drawn": list(study.drawn),
         "published": list(study.published),
         "data": [
             {"name": data.name, "label": data.label, "note": data.note, "remark": data.remark}
