@@ -97,7 +97,8 @@ def _fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _label(tile: np.ndarray, text: str) -> None:
-    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+    # large enough for a sheet that a document shows at half its width
+    for colour, thickness in (((0, 0, 0), 6), ((255, 255, 255), 2)):
         cv2.putText(
-            tile, text, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA
+            tile, text, (8, 36), cv2.FONT_HERSHEY_SIMPLEX, 1.1, colour, thickness, cv2.LINE_AA
         )
