@@ -17,7 +17,7 @@ from trtseg.runtime.image import load_image
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "trtseg" / "data"
-SHARED = Path(os.environ.get("TRTSEG_DATA", ROOT.parent / "shared" / "data"))
+SHARED = Path(os.environ.get("TRTSEG_DATA", ROOT / "data"))
 GRABCUT = SHARED / "eval" / "grabcut"
 GRABCUT_PHOTOS = ["llama.png", "sheep.jpg", "elefant.png", "person3.jpg", "bush.jpg"]
 ACCEPTED = 0.85

@@ -21,8 +21,8 @@ def one_thread():
 
 @pytest.fixture
 def weights_folder():
-    """ImageNet weights of the shared data."""
-    root = Path(os.environ.get("TRTSEG_DATA", ROOT.parent / "shared" / "data"))
+    """ImageNet weights, see CONTRIBUTING.md."""
+    root = Path(os.environ.get("TRTSEG_DATA", ROOT / "data"))
     if not (root / "weights").is_dir():
-        pytest.skip(f"no shared data in {root}")
+        pytest.skip(f"no weights in {root}")
     return root / "weights"

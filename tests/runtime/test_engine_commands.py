@@ -24,9 +24,10 @@ from tiny_model import write_tiny
 from trtseg import bundle as bundles
 from trtseg.cli import main
 from trtseg.runtime import tensorrt
+from trtseg.runtime.image import working_size
 from trtseg.runtime.tensorrt.build import build_engine
 from trtseg.runtime.tensorrt.build_options import BuildOptions
-from trtseg.runtime.tensorrt.bundle_plans import requests
+from trtseg.runtime.tensorrt.bundle_plans import default_sizes, requests
 from trtseg.runtime.tensorrt.device_memory import Gpu
 from trtseg.runtime.tensorrt.plan_cache import EngineCache
 
@@ -145,6 +146,19 @@ def test_without_tensorrt_one_message_says_what_to_install(tiny, tmp_path: Path)
     assert result.stderr.count("trtseg: error:") == 1
     for words in ("RTX cards", "data centre cards", "PyPI alone", "pip install tensorrt-rtx"):
         assert words in result.stderr
+
+
+@pytest.mark.parametrize("name", bundles.names())
+def test_the_usual_size_is_that_of_a_photo_of_4_to_3(name) -> None:
+    bundle = bundles.read(name)
+    manifest = bundle.manifest
+    # halves have to be rounded as images do: lite works at 10.5 multiples
+    photo = working_size(
+        480, 640, long_side_px=manifest.long_side_px, multiple_px=manifest.multiple_px
+    )
+    static, dynamic = default_sizes(bundle)
+    assert static == (photo, photo, photo)
+    assert dynamic[1] == photo
 
 
 def fill(folder: Path, tiny: Path) -> EngineCache:

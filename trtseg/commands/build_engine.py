@@ -20,7 +20,7 @@ from trtseg.runtime.tensorrt.plan_cache import EngineCache
 EXAMPLES = """\
 examples:
   trtseg build-engine lite                      for this machine's GPU
-  trtseg build-engine lite --profile 448x576 --profile 32x32:448x576:576x576
+  trtseg build-engine lite --profile 352x448 --profile 32x32:352x448:448x448
   trtseg build-engine lite --target rtx --compute-capability 8.6,8.9,12.0 --output engines/
                                                 ahead of time: no GPU is needed"""
 

@@ -85,7 +85,7 @@ def test_every_layer_of_the_shipped_model_can_be_an_output(rtx, tmp_path) -> Non
         result = build(
             rtx,
             """
-            sizes = (32, 32), (320, 448), (448, 448)
+            sizes = (32, 32), (352, 448), (448, 448)
             stride, coarser = int(sys.argv[2]), json.loads(sys.argv[3])
             bounds = [(height // stride, width // stride) for height, width in sizes]
             print(json.dumps(attempt(sys.argv[1], [Profile(*bounds, coarser)])))

@@ -16,11 +16,12 @@ TARGET = 0.85  # of figures along a sequence, where a study has it: CA's
 _HEAD = """\
 # Results
 
-Written by `trtseg study render`; do not edit. NoC@q is the mean number of
-clicks until IoU q is reached, the maximum where it is not; lower is better. Brackets hold 95 %
-bootstrap intervals over the objects. Numbers in italics are published ones, for orientation: where
-data, training sets or click protocols differ, the study's own page says so. A published number with
-a question mark could not be checked against its source.
+Written by `trtseg study render`; do not edit. NoC@q is the mean number of clicks until IoU q is
+reached, the maximum where it is not; lower is better. IA and SA learn from the corrections of one
+image and of the images before (continuous adaptation). Brackets hold 95 % bootstrap intervals over
+the objects. Numbers in italics are published ones, for orientation: where data, training sets or
+click protocols differ, the study's own page says so. A published number with a question mark could
+not be checked against its source.
 """
 
 

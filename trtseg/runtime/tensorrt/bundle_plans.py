@@ -11,6 +11,7 @@ from typing import Any, cast
 from trtseg.bundle import Bundle, Manifest
 from trtseg.errors import EngineError
 from trtseg.runtime.engine import Progress
+from trtseg.runtime.image import working_size
 from trtseg.runtime.tensorrt.build import build_engine
 from trtseg.runtime.tensorrt.build_options import BuildOptions, Precision, Profile, Size
 from trtseg.runtime.tensorrt.device_memory import Gpu
@@ -51,8 +52,7 @@ def default_sizes(bundle: Bundle) -> tuple[SizeRange, ...]:
     Every image has the same longer working side, so these cover every image.
     """
     long_side, multiple = bundle.manifest.long_side_px, bundle.manifest.multiple_px
-    short = max(1, round(long_side * 3 / 4 / multiple)) * multiple
-    usual = (short, long_side)
+    usual = working_size(3, 4, long_side_px=long_side, multiple_px=multiple)
     return (
         (usual, usual, usual),
         ((multiple, multiple), usual, (long_side, long_side)),
