@@ -22,7 +22,7 @@ from trtseg.serve import prompts
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
 from trtseg.serve.workspace import Workspace
-from trtseg.types import Box, Click, Lasso, Stroke
+from trtseg.types import Box, Lasso, Stroke
 
 from .browsing import Page, chromium
 from .conftest import picture, png
@@ -361,11 +361,8 @@ def test_pictures_of_the_page(browser, tmp_path: Path) -> None:
     for name in ("chelsea.jpg", "coffee.jpg"):
         photo = workspace.add_photo((data / name).read_bytes(), name)
     cup, spoon = (workspace.add_object(photo.id, name).id for name in ("Cup", "Spoon"))
-    for x, y, positive in ((277, 120, True), (240, 170, True), (200, 260, True), (130, 200, False),
-                           (440, 200, False), (300, 270, True), (395, 300, False)):  # fmt: skip
-        workspace.prompt(photo.id, cup, Click(x, y, positive))
-    for x, y, positive in ((365, 290, True), (413, 82, True), (300, 230, False), (440, 240, False)):
-        workspace.prompt(photo.id, spoon, Click(x, y, positive))
+    workspace.prompt(photo.id, cup, Box(172, 16, 415, 312))
+    workspace.prompt(photo.id, spoon, Box(325, 236, 408, 332))
     with Running(workspace) as running:
         for scheme in ("dark", "light"):
             tab = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
@@ -373,6 +370,8 @@ def test_pictures_of_the_page(browser, tmp_path: Path) -> None:
             page.until("trtseg.editor.objects.every(one => one.answer)")
             page.until("[...document.images].every(one => one.complete)")
             page.tab.keyboard.press("[")
+            page.drawn()
+            page.tab.keyboard.press("1")  # the cup without the spoon
             page.drawn()
             picture = pictures / f"editor-{scheme}.jpg"
             tab.screenshot(path=picture, quality=88)
