@@ -229,6 +229,20 @@ def test_once_corrected_every_mask_is_trained(config):
     assert heads[0.5] == one.network.candidates
 
 
+def test_an_anchor_learns_from_every_sample(config):
+    for weight, most in ((0.0, 1), (1.0, 2)):
+        one = config(loss={"diversity_weight": 0.0, "anchor_weight": weight},
+                     clicks={"corrections": 0})  # fmt: skip
+        torch.manual_seed(0)
+        network = LatentDiversity(one.network)
+        batch = a_batch(one, count=1)
+        batch.targets, batch.clicks = batch.targets[:1], batch.clicks[:1]
+        Objective(network, one, "segment")(batch, Rounds())["loss"].backward()
+        learnt = (network.segment.head.weight.grad.abs().sum((1, 2, 3)) > 0).tolist()
+        assert sum(learnt) == most, "the best mask, and with an anchor one of the others beside it"
+        assert learnt[0] or not weight
+
+
 class Seen(torch.nn.Module):
     """In the place of g: keeps what it is given and answers with fixed logits."""
 

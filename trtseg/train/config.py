@@ -32,6 +32,8 @@ class LossConfig:
         penalty_weight: of the clicks' soft constraints; 0 is the ablation without them.
         assignment: "best" (the paper): a sample trains the mask that is best on it; "balanced":
             every mask gets its share of the samples, see `balanced_hindsight`.
+        anchor_weight: above 0, the first mask is trained on every sample, with this weight, as the
+            only one of a network that has but one; the assignment is among the others.
         consensus_weight: from the first correction on, the mean loss of all masks is added so
             much: what was meant is clear by then, and every mask should have it.
         diversity_weight: lambda's factor in LD eq. 7.
@@ -45,6 +47,7 @@ class LossConfig:
     edge_weight: float = 0.0
     penalty_weight: float = 1.0
     assignment: str = "best"
+    anchor_weight: float = 0.0
     consensus_weight: float = 0.0
     diversity_weight: float = 0.01
     select_temperature: float = 0.0
@@ -54,7 +57,8 @@ class LossConfig:
         one_of("kind", self.kind, DATA_TERMS)
         one_of("assignment", self.assignment, ASSIGNMENTS)
         at_least(self, 0, "cross_entropy_weight", "focus", "edge_weight", "penalty_weight",
-                 "consensus_weight", "diversity_weight", "select_temperature")  # fmt: skip
+                 "anchor_weight", "consensus_weight", "diversity_weight",
+                 "select_temperature")  # fmt: skip
 
 
 @dataclass(frozen=True)

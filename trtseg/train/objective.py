@@ -209,7 +209,11 @@ class Objective(nn.Module):
                 masks, targets, focus=loss.focus, edge_weight=loss.edge_weight
             )
         assign = balanced_hindsight if loss.assignment == "balanced" else hindsight
-        best, _ = assign(per_mask)
+        if loss.anchor_weight and per_mask.shape[1] > 1:
+            best, _ = assign(per_mask[:, 1:])
+            best = best + loss.anchor_weight * per_mask[:, 0]
+        else:
+            best, _ = assign(per_mask)
         if corrected and loss.consensus_weight:
             best = best + loss.consensus_weight * per_mask.mean(1)
         return (best + ranked_diversity(jaccard, loss.diversity_weight)).mean()
