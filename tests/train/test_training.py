@@ -214,33 +214,27 @@ def test_the_first_and_the_last_rounds_are_differentiated(config, most, trained)
     assert len(seen) == 8
 
 
+def learnt(config, corrections, **loss):
+    """Which masks one sample trains."""
+    one = config(loss={"diversity_weight": 0.0, **loss}, clicks={"corrections": corrections})
+    torch.manual_seed(0)
+    network = LatentDiversity(one.network)
+    batch = a_batch(one, count=1)
+    batch.targets, batch.clicks = batch.targets[:1], batch.clicks[:1]
+    Objective(network, one, "segment")(batch, Rounds())["loss"].backward()
+    return (network.segment.head.weight.grad.abs().sum((1, 2, 3)) > 0).tolist()
+
+
 def test_once_corrected_every_mask_is_trained(config):
-    heads = {}
-    for weight in (0.0, 0.5):
-        one = config(loss={"diversity_weight": 0.0, "consensus_weight": weight},
-                     clicks={"corrections": 1})  # fmt: skip
-        torch.manual_seed(0)
-        network = LatentDiversity(one.network)
-        batch = a_batch(one, count=1)
-        batch.targets, batch.clicks = batch.targets[:1], batch.clicks[:1]
-        Objective(network, one, "segment")(batch, Rounds())["loss"].backward()
-        heads[weight] = int((network.segment.head.weight.grad.abs().sum((1, 2, 3)) > 0).sum())
-    assert heads[0.0] <= 2, "the best of each round"
-    assert heads[0.5] == one.network.candidates
+    assert sum(learnt(config, 1)) <= 2, "the best of each round"
+    assert all(learnt(config, 1, consensus_weight=0.5))
 
 
 def test_an_anchor_learns_from_every_sample(config):
-    for weight, most in ((0.0, 1), (1.0, 2)):
-        one = config(loss={"diversity_weight": 0.0, "anchor_weight": weight},
-                     clicks={"corrections": 0})  # fmt: skip
-        torch.manual_seed(0)
-        network = LatentDiversity(one.network)
-        batch = a_batch(one, count=1)
-        batch.targets, batch.clicks = batch.targets[:1], batch.clicks[:1]
-        Objective(network, one, "segment")(batch, Rounds())["loss"].backward()
-        learnt = (network.segment.head.weight.grad.abs().sum((1, 2, 3)) > 0).tolist()
-        assert sum(learnt) == most, "the best mask, and with an anchor one of the others beside it"
-        assert learnt[0] or not weight
+    assert sum(learnt(config, 0)) == 1, "the best"
+    anchored = learnt(config, 0, anchor_weight=1.0)
+    assert anchored[0], "the anchor"
+    assert sum(anchored) == 2, "and the best of the others"
 
 
 class Seen(torch.nn.Module):
