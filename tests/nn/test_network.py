@@ -178,6 +178,11 @@ def test_calibrated_scores_keep_their_order():
     assert torch.equal(before.argsort(1), after.argsort(1))
 
 
+def test_probabilities_are_not_calibrated():
+    with pytest.raises(ValueError, match="only of select_by 'overlap'"):
+        NetworkConfig(select_by="probability", score_calibration=(0.9, 2))
+
+
 @pytest.mark.parametrize("calibration", [(0, 1), (1.1, 1), (0.9, 0), (0.9, float("inf"))])
 def test_calibrations_that_are_none_are_refused(calibration):
     with pytest.raises(ValueError, match="score_calibration"):

@@ -118,6 +118,10 @@ class NetworkConfig:
                 "score_calibration: expected a ceiling in (0, 1] and a positive exponent, got "
                 f"{list(self.score_calibration)}"
             )
+        if (ceiling, exponent) != (1, 1) and self.select_by != "overlap":
+            raise ValueError(
+                f"score_calibration: only of select_by 'overlap', got {self.select_by!r}"
+            )
         at_least(self, 1, "width", "base_stride", "candidates", "select_width", "select_stride")
         if self.image_term and self.base_stride != 1:
             raise ValueError(
