@@ -53,7 +53,8 @@ class Prediction:
         self.selected = snapshot.selected
         self.scores = _scores(snapshot.scores)
         self.prompts: tuple[Prompt, ...] = snapshot.prompts
-        self.obeyed = snapshot.selected < 0 or snapshot.obeyed[snapshot.selected]
+        candidates = snapshot.candidates
+        self.obeyed = candidates is None or candidates.obeyed(snapshot.selected)
         self.timing = timing
         self.snapshot, self._threshold, self._source = snapshot, threshold, source
         self._memory = memory

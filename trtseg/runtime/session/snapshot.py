@@ -22,6 +22,7 @@ from trtseg.runtime.maps.edges import Edges
 from trtseg.runtime.maps.focus import covers, focus_region, object_box, resample, seam_weight
 from trtseg.runtime.maps.tidy import Tidy
 from trtseg.runtime.pipeline import Candidates, Pipeline
+from trtseg.runtime.session.candidates import CandidateMaps, Correct
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.session.observation import Adapter, Weights, observe
 from trtseg.runtime.session.saved import Options
@@ -39,10 +40,9 @@ class Snapshot:
         event: what made it of that.
         prompts: all that count, the oldest first.
         region: where `candidates` lie in the image.
-        candidates: probabilities [M, H, W] on the base grid; None while nothing is selected.
+        candidates: M probability maps [H, W] on the base grid; None while nothing is selected.
         scores: float32 [M] of the selector.
         selected: index of the map that is shown; -1 while nothing is selected.
-        obeyed: of each candidate, whether it agreed with the prompts before it was made to.
         wide: the last map [H, W] over all that was encoded, before any focus crop.
         surround: in a crop, what its border fades into, float32 [H, W].
         preference: the candidate that the user chose, if any.
@@ -58,10 +58,9 @@ class Snapshot:
     before: Snapshot | None = None
     event: Event | None = None
     prompts: tuple[Prompt, ...] = ()
-    candidates: Array | None = None
+    candidates: CandidateMaps | None = None
     scores: np.ndarray | None = None
     selected: int = -1
-    obeyed: tuple[bool, ...] = ()
     wide: Array | None = None
     surround: np.ndarray | None = None
     preference: Preference | None = None
@@ -151,24 +150,25 @@ class Stepper:
         if surround is not None:
             candidates = self._fade(candidates, surround, region)
         selected = self._choose(before, found, candidates, region, prompts)
-        seen = candidates
-        candidates, obeyed = self._corrected(
-            candidates, selected, previous, region, prompts, event.prompts
+        maps = CandidateMaps(
+            memory,
+            candidates,
+            self._correction(selected, previous, region, prompts, event.prompts),
+            pipeline.with_room,
         )
         after = Snapshot(
             region=region,
             before=before,
             event=event,
             prompts=prompts,
-            candidates=candidates,
+            candidates=maps,
             scores=found.scores,
             selected=selected,
-            obeyed=obeyed,
-            wide=candidates[selected] if surround is None else before.wide,
+            wide=maps[selected] if surround is None else before.wide,
             surround=surround,
             preference=before.preference,
             weights=weights,
-            composed=found.mask if candidates is seen else None,
+            composed=None if maps.changed(selected) else found.mask,
             edges=edges,
         )
         return after, Timing(
@@ -204,7 +204,8 @@ class Stepper:
         method = cv2.INTER_AREA if height * width < inside.size else cv2.INTER_LINEAR
         small = cv2.resize(inside * np.uint8(255), (width, height), interpolation=method)
         small = small.astype(np.float32) / 255
-        candidates = self._pipeline.engines.memory.array(small[None])
+        memory = self._pipeline.engines.memory
+        candidates = CandidateMaps(memory, memory.array(small[None]))
         return Snapshot(
             region=encoded.region,
             before=before,
@@ -212,7 +213,6 @@ class Stepper:
             candidates=candidates,
             scores=np.zeros(1, np.float32),
             selected=0,
-            obeyed=(True,),
             wide=candidates[0],
             given=event.packed,
             weights=before.weights,
@@ -299,32 +299,25 @@ class Stepper:
         threshold = self._pipeline.manifest.threshold
         return before.preference.choose(values, region, prompts, threshold)
 
-    def _corrected(
+    def _correction(
         self,
-        candidates: Array,
         selected: int,
         previous: Array | None,
         region: Region,
         prompts: tuple[Prompt, ...],
         newest: tuple[Prompt, ...],
-    ) -> tuple[Array, tuple[bool, ...]]:
-        """(what is shown of candidates, which of them held to the prompts by themselves)."""
+    ) -> Correct:
+        """What is shown of a candidate, and whether it held to the prompts by itself."""
         memory, threshold = self._pipeline.engines.memory, self._pipeline.manifest.threshold
-        found = memory.host(candidates)
-        given = maps = list(found)
-        if self._options.local and previous is not None:
-            shown, before = maps[selected], memory.host(previous)
-            merged = keep_local(before, shown, newest, region, threshold)
-            maps = [merged if each is shown else each for each in maps]
-        maps = [self._tidy.apply(each, region, prompts, threshold) for each in maps]
-        values = found
-        if any(a is not b for a, b in zip(given, maps, strict=True)):
-            values = np.stack(maps).astype(found.dtype)
         size = self.encoded.image_size
-        values, obeyed = enforce(values, prompts, region, size, threshold)
-        if values is found:
-            return candidates, obeyed
-        result = self._pipeline.with_room(lambda: memory.array(values))
-        if isinstance(result, np.ndarray):
-            result.flags.writeable = False
-        return result, obeyed
+
+        def correct(index: int, found: np.ndarray) -> tuple[np.ndarray, bool]:
+            shown = found
+            if self._options.local and previous is not None and index == selected:
+                shown = keep_local(memory.host(previous), shown, newest, region, threshold)
+            shown = self._tidy.apply(shown, region, prompts, threshold)
+            shown = shown.astype(found.dtype, copy=False)
+            values, (obeyed,) = enforce(shown[None], prompts, region, size, threshold)
+            return (shown if obeyed else values[0]), obeyed
+
+        return correct
