@@ -63,7 +63,7 @@ def test_pack_train_resume_export_evaluate(tmp_path: Path) -> None:
                      "--output", str(tmp_path / "evaluated"), "--quiet"]) == 0
 
 
-@pytest.mark.parametrize("name", ["lite_gpu", "full_gpu"])
+@pytest.mark.parametrize("name", ["lite_gpu", "lite_h100", "full_gpu"])
 def test_the_shipped_configurations_are_sound(name: str) -> None:
     config = parse_config(read_derived(ROOT / "configs" / f"{name}.json"))
     assert config.device_data

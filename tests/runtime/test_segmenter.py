@@ -158,7 +158,7 @@ def test_the_memory_plan_holds(tiny_path: Path, height: int, width: int) -> None
     encoded = segmenter.encode(image)
     session = segmenter.session(encoded, focus=None)
     for index in range(clicks):
-        session.add_click(width / 2 + index, height / 2)
+        session.add_click(width / 2 + index, height / 2).grid_probabilities.max()
     held, peak = (value - before for value in tracemalloc.get_traced_memory())
     tracemalloc.stop()
     planned = plan.total(clicks=clicks)

@@ -49,7 +49,8 @@ def memory_plan(pipeline: Pipeline, height: int, width: int, crops: int) -> Memo
     cells = grid_height * grid_width
     x = engines.segment.inputs[0].dtype.itemsize
     masks = {spec.name: spec for spec in engines.segment.outputs}
-    map_bytes = cells * manifest.candidates * masks["masks"].dtype.itemsize
+    # all that were found, and the shown one corrected (or all of them corrected)
+    kept_bytes = cells * (manifest.candidates + 1) * masks["masks"].dtype.itemsize
     maps = sum(prod(shape) for shape in pipeline.stages.map_shapes(size).values()) * x
     guide = (size[0] * size[1] + cells) * 4
     encoding = cells * manifest.channels * x + maps + guide
@@ -77,5 +78,5 @@ def memory_plan(pipeline: Pipeline, height: int, width: int, crops: int) -> Memo
         click_buffers=click_buffers,
         crops=encoding * crops,
         mask=height * width,
-        click=map_bytes,
+        click=kept_bytes,
     )

@@ -89,6 +89,7 @@ class Prediction:
 
         Raises:
             IndexError: there is no such candidate.
+            OutOfMemory: there is no room for the candidates; nothing is lost.
         """
         snapshot = self.snapshot
         if not 0 <= index < len(self.scores):
@@ -99,7 +100,11 @@ class Prediction:
 
     @cached_property
     def candidates(self) -> np.ndarray:
-        """uint8 [M, H, W], 0 and 255: all candidates at the image's size; made when asked for."""
+        """uint8 [M, H, W], 0 and 255: all candidates at the image's size; made when asked for.
+
+        Raises:
+            OutOfMemory: there is no room for them; nothing is lost.
+        """
         snapshot = self.snapshot
         if snapshot.given is not None:
             return _read_only(_given_mask(snapshot, self._size)[None] * np.uint8(255))
@@ -112,7 +117,11 @@ class Prediction:
 
     @cached_property
     def grid_probabilities(self) -> np.ndarray:
-        """float32 [M, h, w]: all candidates on the networks' grid, over `grid_region`."""
+        """float32 [M, h, w]: all candidates on the networks' grid, over `grid_region`.
+
+        Raises:
+            OutOfMemory: there is no room for them; nothing is lost.
+        """
         candidates = self.snapshot.candidates
         if candidates is None:
             return _read_only(np.zeros((0, 1, 1), np.float32))

@@ -17,12 +17,12 @@ import numpy as np
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array
 from trtseg.runtime.maps.choice import Preference
-from trtseg.runtime.maps.correction import enforce, keep_local
+from trtseg.runtime.maps.correction import keep_local
 from trtseg.runtime.maps.edges import Edges
 from trtseg.runtime.maps.focus import covers, focus_region, object_box, resample, seam_weight
 from trtseg.runtime.maps.tidy import Tidy
 from trtseg.runtime.pipeline import Candidates, Pipeline
-from trtseg.runtime.session.candidates import CandidateMaps, Correct
+from trtseg.runtime.session.candidates import CandidateMaps, Correction
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.session.observation import Adapter, Weights, observe
 from trtseg.runtime.session.saved import Options
@@ -150,11 +150,18 @@ class Stepper:
         if surround is not None:
             candidates = self._fade(candidates, surround, region)
         selected = self._choose(before, found, candidates, region, prompts)
-        maps = CandidateMaps(
-            memory,
-            candidates,
-            self._correction(selected, previous, region, prompts, event.prompts),
-            pipeline.with_room,
+        threshold = pipeline.manifest.threshold
+        merged = None
+        if self._options.local and previous is not None:
+            merged = keep_local(
+                memory.host(previous), memory.host(candidates[selected]), event.prompts, region,
+                threshold,
+            )  # fmt: skip
+        correction = Correction(
+            self._tidy, prompts, region, self.encoded.image_size, threshold
+        )
+        maps = pipeline.with_room(
+            lambda: CandidateMaps(memory, candidates, selected, correction, merged)
         )
         after = Snapshot(
             region=region,
@@ -168,7 +175,7 @@ class Stepper:
             surround=surround,
             preference=before.preference,
             weights=weights,
-            composed=None if maps.changed(selected) else found.mask,
+            composed=None if maps.changed else found.mask,
             edges=edges,
         )
         return after, Timing(
@@ -182,13 +189,14 @@ class Stepper:
     def _select(self, before: Snapshot, event: Selected) -> Snapshot:
         index = event.index
         candidates: Any = before.candidates  # the caller has checked that there is an `index`
-        chosen = np.array(self._pipeline.engines.memory.host(candidates[index]), np.float32)
+        shown = self._pipeline.with_room(lambda: candidates[index])
+        chosen = np.array(self._pipeline.engines.memory.host(shown), np.float32)
         return replace(
             before,
             before=before,
             event=event,
             selected=index,
-            wide=candidates[index] if before.surround is None else before.wide,
+            wide=shown if before.surround is None else before.wide,
             preference=Preference(before.region, chosen, len(before.prompts)),
             box=None,
         )
@@ -205,7 +213,7 @@ class Stepper:
         small = cv2.resize(inside * np.uint8(255), (width, height), interpolation=method)
         small = small.astype(np.float32) / 255
         memory = self._pipeline.engines.memory
-        candidates = CandidateMaps(memory, memory.array(small[None]))
+        candidates = CandidateMaps(memory, memory.array(small[None]), 0)
         return Snapshot(
             region=encoded.region,
             before=before,
@@ -298,26 +306,3 @@ class Stepper:
         values = self._pipeline.engines.memory.host(candidates)
         threshold = self._pipeline.manifest.threshold
         return before.preference.choose(values, region, prompts, threshold)
-
-    def _correction(
-        self,
-        selected: int,
-        previous: Array | None,
-        region: Region,
-        prompts: tuple[Prompt, ...],
-        newest: tuple[Prompt, ...],
-    ) -> Correct:
-        """What is shown of a candidate, and whether it held to the prompts by itself."""
-        memory, threshold = self._pipeline.engines.memory, self._pipeline.manifest.threshold
-        size = self.encoded.image_size
-
-        def correct(index: int, found: np.ndarray) -> tuple[np.ndarray, bool]:
-            shown = found
-            if self._options.local and previous is not None and index == selected:
-                shown = keep_local(memory.host(previous), shown, newest, region, threshold)
-            shown = self._tidy.apply(shown, region, prompts, threshold)
-            shown = shown.astype(found.dtype, copy=False)
-            values, (obeyed,) = enforce(shown[None], prompts, region, size, threshold)
-            return (shown if obeyed else values[0]), obeyed
-
-        return correct
