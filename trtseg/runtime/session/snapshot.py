@@ -16,13 +16,13 @@ import numpy as np
 
 from trtseg.runtime.encoded import EncodedImage
 from trtseg.runtime.engine import Array
+from trtseg.runtime.maps.candidates import CandidateMaps, Correction
 from trtseg.runtime.maps.choice import Preference
 from trtseg.runtime.maps.correction import keep_local
 from trtseg.runtime.maps.edges import Edges
 from trtseg.runtime.maps.focus import covers, focus_region, object_box, resample, seam_weight
 from trtseg.runtime.maps.tidy import Tidy
 from trtseg.runtime.pipeline import Candidates, Pipeline
-from trtseg.runtime.session.candidates import CandidateMaps, Correction
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
 from trtseg.runtime.session.observation import Adapter, Weights, observe
 from trtseg.runtime.session.saved import Options

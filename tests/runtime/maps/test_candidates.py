@@ -11,8 +11,8 @@ import pytest
 
 from trtseg import Segmenter
 from trtseg.runtime.engine import HostMemory
+from trtseg.runtime.maps.candidates import CandidateMaps, Correction
 from trtseg.runtime.maps.tidy import Tidy
-from trtseg.runtime.session.candidates import CandidateMaps, Correction
 from trtseg.types import Click
 
 CLICKS = [(80, 60, True), (95, 70, True), (82, 58, False), (30, 100, True)]
