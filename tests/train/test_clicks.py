@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from trtseg.train.samples.clicks import (
+    EDGE_DEPTH,
     PromptConfig,
     correction_click,
     initial_clicks,
@@ -98,6 +99,21 @@ def test_corrections_go_to_the_larger_error(scene):
         y, x, label = correction_click(excess, target, rng)
         assert (label, target[y, x], excess[y, x]) == (0, 0, True)
     assert 1 <= others <= 25
+
+
+def test_corrections_at_the_edge(scene):
+    target, _ = scene
+    missed = np.zeros(target.shape, bool)
+    depth = interior_distance(target == 1)
+    depths = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        y, x, label = correction_click(missed, target, rng, at_edge=0.25)
+        assert label == target[y, x] == 1
+        depths.append(depth[y, x])
+    assert depth.max() > 10 * EDGE_DEPTH
+    # a few of those anywhere in the region are near its edge, too
+    assert 0.2 < np.mean(np.array(depths) <= EDGE_DEPTH) < 0.4
 
 
 def test_void_is_no_error(scene):

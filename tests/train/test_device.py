@@ -156,12 +156,14 @@ def test_an_object_that_is_not_there_gets_no_click(target):
     assert not spoiled.any()
 
 
-def test_corrections_are_drawn_alike(target):
+@pytest.mark.parametrize("at_edge", [0.0, 0.5])
+def test_corrections_are_drawn_alike(target, at_edge):
     predicted = np.roll(target[0] == 1, (6, -5), (0, 1))
     rng = np.random.default_rng(0)
-    wanted = np.array([clicks.correction_click(predicted, target[0], rng) for _ in range(DRAWS)])
+    wanted = [clicks.correction_click(predicted, target[0], rng, at_edge) for _ in range(DRAWS)]
+    wanted = np.array(wanted)
     masks, maps = batched((predicted, target[0]))
-    found = correction_clicks(masks, maps, generator()).numpy()
+    found = correction_clicks(masks, maps, generator(), at_edge).numpy()
     for column in range(3):
         assert_same_mean(wanted[:, column], found[:, column])
     wrong = (target[0] != 255) & ((target[0] == 1) != predicted)

@@ -159,9 +159,10 @@ class Objective(nn.Module):
         predicted = (enlarged[index, chosen] >= 0.5).cpu().numpy()
         targets = batch.targets.cpu().numpy()
         stride = self.config.crop.supervision_stride
+        at_edge = self.config.clicks.edge_corrections
         continued = list(clicks)
         for number, rng in enumerate(generators):
-            click = correction_click(predicted[number], targets[number], rng)
+            click = correction_click(predicted[number], targets[number], rng, at_edge)
             if click is not None:
                 y, x, label = click
                 # the middle of the target's pixel, in pixels of the crop

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trtseg.train.samples.clicks import ANYWHERE, OTHER_ERROR, PromptConfig
+from trtseg.train.samples.clicks import ANYWHERE, EDGE_DEPTH, OTHER_ERROR, PromptConfig
 
 NONE = -1.0
 _FAR = 1e4  # pixels, farther than any crop is wide
@@ -183,13 +183,16 @@ def _choice(like: Tensor, values: tuple[int, ...], generator: torch.Generator) -
     return table[integers(like, generator, 0, len(values))]
 
 
-def correction_clicks(predicted: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+def correction_clicks(
+    predicted: Tensor, target: Tensor, generator: torch.Generator, at_edge: float = 0.0
+) -> Tensor:
     """`trtseg.train.samples.clicks.correction_click` of a batch.
 
     Args:
         predicted: bool [B, H, W].
         target: uint8 [B, H, W], 1 object, 0 background, 255 void.
         generator: draws.
+        at_edge: share of clicks at the region's edge, at most `EDGE_DEPTH` in.
 
     Returns:
         [B, 3].
@@ -200,8 +203,10 @@ def correction_clicks(predicted: Tensor, target: Tensor, generator: torch.Genera
     other = (uniform(target, generator) < OTHER_ERROR) & (deepest.amin(0) > 1)
     positive = (deepest[0] >= deepest[1]) ^ other
     depth = torch.where(positive[:, None, None], missed, excess)
-    central = uniform(target, generator) >= ANYWHERE
-    share = uniform(target, generator)
+    kind, share = uniform(target, generator), uniform(target, generator)
+    central = kind >= at_edge + (1 - at_edge) * ANYWHERE
     least = torch.where(central, 0.5 + 0.499 * share, 0.5 * share) * depth.amax((1, 2))
-    point, found = highest(noise(depth > least[:, None, None], generator))
+    edge = (kind < at_edge)[:, None, None]
+    allowed = torch.where(edge, (depth > 0) & (depth <= EDGE_DEPTH), depth > least[:, None, None])
+    point, found = highest(noise(allowed, generator))
     return click_rows(point, positive.long(), found)

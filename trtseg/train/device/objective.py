@@ -37,7 +37,10 @@ class DeviceObjective(Objective):
         first = torch.rand(len(masks), device=masks.device, generator=generators) < 0.5
         chosen = torch.where(first, 0, jaccard.argmin(1))
         index = torch.arange(len(masks), device=masks.device)
-        rows = correction_clicks(enlarged[index, chosen] >= 0.5, batch.targets, generators)
+        rows = correction_clicks(
+            enlarged[index, chosen] >= 0.5, batch.targets, generators,
+            self.config.clicks.edge_corrections,
+        )  # fmt: skip
         stride = self.config.crop.supervision_stride
         # the middle of the target's pixel, in pixels of the crop
         places = (rows[:, :2] + 0.5) * stride - 0.5

@@ -14,6 +14,8 @@ from trtseg.parse import at_least, fractions
 # shares of corrections that are not near the centre of the deepest error
 ANYWHERE = 0.2
 OTHER_ERROR = 0.1
+# how deep in a mistake a click at its edge lies at most, in pixels of the target
+EDGE_DEPTH = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class PromptConfig:
         slip_px: clicks are moved by up to so many pixels along each axis, as a hand does.
         group_fraction: the object is several labelled ones that touch, or all of them.
         corrections: at most this many rounds of clicks on the network's own mistakes.
+        edge_corrections: share of these at the edge of the mistake, at most `EDGE_DEPTH` in.
         trained_rounds: of a step's rounds, so many are differentiated, the first and the last
             ones: what lies between makes masks and clicks alone. None for all of them.
     """
@@ -52,11 +55,13 @@ class PromptConfig:
     slip_px: int = 0
     group_fraction: float = 0.0
     corrections: int = 3
+    edge_corrections: float = 0.0
     trained_rounds: int | None = None
 
     def __post_init__(self) -> None:
         kinds = ("stroke_fraction", "region_fraction", "repair_fraction")
         fractions(self, *kinds, "single_fraction", "edge_fraction", "group_fraction")
+        fractions(self, "edge_corrections")
         if sum(getattr(self, name) for name in kinds) > 1:
             raise ValueError(f"{', '.join(kinds)}: expected at most 1 together")
         at_least(self, 0, "max_negative", "corrections", "slip_px")
@@ -157,17 +162,18 @@ def initial_clicks(
 
 
 def correction_click(
-    predicted: np.ndarray, target: np.ndarray, rng: np.random.Generator
+    predicted: np.ndarray, target: np.ndarray, rng: np.random.Generator, at_edge: float = 0.0
 ) -> tuple[int, int, int] | None:
     """A click (y, x, label) in the deeper error region; None without error.
 
-    Mostly near the region's centre, as the standard protocol clicks, else anywhere in it; now and
-    then on the error of the other kind.
+    Mostly near the region's centre, as the standard protocol clicks, else anywhere in it or at its
+    edge; now and then on the error of the other kind.
 
     Args:
         predicted: bool [H, W].
         target: uint8 [H, W], 1 object, 0 background, 255 void.
         rng: draws where.
+        at_edge: share of clicks at the region's edge, at most `EDGE_DEPTH` in.
     """
     missed = (target == 1) & ~predicted
     excess = (target == 0) & predicted
@@ -178,7 +184,11 @@ def correction_click(
     depth = depth_missed if positive else depth_excess
     if depth.max() <= 0:
         return None
-    central = rng.random() >= ANYWHERE
-    least = (0.5 + 0.499 * rng.random()) if central else 0.5 * rng.random()
-    point = _draw(depth > least * depth.max(), rng)
+    kind, share = rng.random(), rng.random()
+    if kind < at_edge:
+        point = _draw((depth > 0) & (depth <= EDGE_DEPTH), rng)
+    else:
+        central = kind >= at_edge + (1 - at_edge) * ANYWHERE
+        least = 0.5 + 0.499 * share if central else 0.5 * share
+        point = _draw(depth > least * depth.max(), rng)
     return None if point is None else (*point, int(positive))
