@@ -38,7 +38,7 @@ def test_records_are_those_of_the_original(records: list[dict]) -> None:
 
 
 def test_filters_drop_and_boxes_differ(
-    sam: Sam, photo: np.ndarray, records: list[dict]
+    sam: Sam, photo: np.ndarray, records: list[dict], caplog: pytest.LogCaptureFixture
 ) -> None:
     def generate(**options: float) -> list[dict]:
         return SamAutomaticMaskGenerator(sam, **{**LOOSE, **options}).generate(photo)
@@ -50,6 +50,7 @@ def test_filters_drop_and_boxes_differ(
     assert all(record["stability_score"] >= 0.8 for record in stable)
     assert len(generate(box_nms_thresh=0.2)) < len(records) <= len(generate(box_nms_thresh=1.0))
     assert generate(pred_iou_thresh=2.0) == []
+    assert "no mask has a score above 2 and a stability of 0" in caplog.text
 
 
 def test_masks_as_run_lengths(sam: Sam, photo: np.ndarray, records: list[dict]) -> None:

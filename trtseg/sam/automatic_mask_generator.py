@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from trtseg.sam.predictor import SamPredictor
 if TYPE_CHECKING:
     from trtseg.sam.model import Sam
 
+_log = logging.getLogger(__name__)
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 EDGE_PX = 20  # as near to a crop's border, a mask is taken to be cut off by it
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
@@ -46,8 +48,8 @@ class SamAutomaticMaskGenerator:
     """Clicks on a grid, every candidate of each; the good, stable and different ones are kept.
 
     The thresholds' defaults are those of Segment Anything, whose scores are higher and whose edges
-    are steeper than those of the model that ships: with it, `pred_iou_thresh` 0.7 and
-    `stability_score_thresh` 0.8 are a better start.
+    are steeper than those of the model that ships, of which they keep nothing on most photos (a
+    warning says so): with it, `pred_iou_thresh` 0.35 and `stability_score_thresh` 0.8 are a start.
     """
 
     def __init__(
@@ -134,6 +136,12 @@ class SamAutomaticMaskGenerator:
         size = image.shape[0], image.shape[1]
         crops = _crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
         found = [each for box, layer in crops for each in self._crop(image, box, layer)]
+        if not found:
+            _log.warning(
+                "no mask has a score above %g and a stability of %g: lower pred_iou_thresh and "
+                "stability_score_thresh (for lite to 0.35 and 0.8)",
+                self.pred_iou_thresh, self.stability_score_thresh,
+            )  # fmt: skip
         if len(crops) > 1:
             areas = [_area(each.crop_box) for each in found]
             found = _distinct(found, [1 / area for area in areas], self.crop_nms_thresh)

@@ -28,9 +28,9 @@ class Prediction:
             before; None when none does.
         selected: index of the shown candidate; -1 before the first click, 0 after `set_mask`.
         scores: float32 [M], what the model's selector thinks of each candidate, 0 to 1: of `lite`
-            the overlap with the object to expect, which it orders well and overrates by 0.1 to 0.2
-            (of a model that selects as the paper does, the probability to be the best one). Empty
-            before the first click, [0] after `set_mask`, 0 without a selector.
+            the overlap with the object to expect (of a model that selects as the paper does, the
+            probability to be the best one). Empty before the first click, [0] after `set_mask`, 0
+            without a selector.
         prompts: those that led here, the oldest first.
         obeyed: whether the networks gave every clicked pixel, and every stroke, its label by
             themselves. False where the mask was made to, by the smallest change.
