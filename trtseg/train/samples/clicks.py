@@ -60,8 +60,8 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         kinds = ("stroke_fraction", "region_fraction", "repair_fraction")
-        fractions(self, *kinds, "single_fraction", "edge_fraction", "group_fraction")
-        fractions(self, "edge_corrections")
+        fractions(self, *kinds, "single_fraction", "edge_fraction", "group_fraction",
+                  "edge_corrections")  # fmt: skip
         if sum(getattr(self, name) for name in kinds) > 1:
             raise ValueError(f"{', '.join(kinds)}: expected at most 1 together")
         at_least(self, 0, "max_negative", "corrections", "slip_px")
