@@ -1,16 +1,20 @@
 """Image adaptation in a session: what it changes, what it restores, what it survives."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from adapt.conftest import CLICKS, IMAGE, click_through, make_learner
+from adapt.conftest import CLICKS, IMAGE, click_through, make_learner, write_adaptable
 from trtseg.adapt import ClickAdapter, Learner, Learning
 from trtseg.adapt.importance import importance_path, save_importance
+from trtseg.runtime.segmenter import Segmenter
+from trtseg.types import Click, Stroke
 
 
 def _open(segmenter, learner, photo, **options):
@@ -158,6 +162,25 @@ def test_hiding_the_newest_click_gives_something_to_learn(segmenter, importance,
     assert losses[0] != losses[1]
 
 
+@pytest.mark.parametrize(
+    "newest",
+    [
+        (Stroke(((4, 4), (20, 4)), positive=False),),
+        (Click(18, 15), Click(28, 20, positive=False)),
+    ],
+)
+def test_all_that_the_newest_call_gave_is_hidden(segmenter, importance, photo, newest):
+    learner = make_learner(segmenter, importance)
+    shown = []
+    example = learner.model.example
+    learner.model.example = lambda seen, *others: shown.append(seen) or example(seen, *others)
+    session = _open(segmenter, learner, photo)
+    click_through(session, 2)
+    session.add(*newest)
+    prompts = shown[-1].prompts
+    assert (len(prompts.positive), len(prompts.negative)) == (1, 1)
+
+
 def test_corrections_respected_counts_clicked_pixels(segmenter, photo):
     session = segmenter.session(segmenter.encode(photo), focus=None)
     assert session.corrections_respected == 1.0
@@ -179,6 +202,17 @@ def test_of_a_segmenter_all_adapters_share_one_learner(segmenter, importance, ph
         assert Learner.of(adapter.learner) is adapter.learner
     finally:
         path.unlink()
+
+
+def test_a_segmenter_that_learnt_is_let_go(tmp_path, importance):
+    model = Segmenter.load(write_adaptable(tmp_path / "m"), threads=1)
+    path = importance_path(model.bundle)
+    save_importance(path, importance, model.bundle.fingerprint, {})
+    Learner.of(model)
+    there = weakref.ref(model)
+    del model
+    gc.collect()
+    assert there() is None
 
 
 def test_torch_is_imported_only_with_adaptation(segmenter, importance):

@@ -79,6 +79,14 @@ def test_an_engine_is_made_once_per_click(learner):
     assert learner.engine(weights) is learner.engine(weights)
 
 
+def test_adapted_weights_run_on_as_many_threads(segmenter, importance):
+    for threads in (1, 2):
+        fresh = Segmenter.load(segmenter.bundle, threads=threads)
+        learner = make_learner(fresh, importance)
+        options = learner.engine(_moved(learner))._session.get_session_options()
+        assert options.intra_op_num_threads == threads
+
+
 def test_weights_stored_as_half_are_widened_for_adaptation(tmp_path):
     model = bundles.read(write_adaptable(tmp_path / "m", half_storage=True))
     segmenter = Segmenter.load(model.path, threads=1)

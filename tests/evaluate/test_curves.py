@@ -48,7 +48,7 @@ def test_the_reference_lies_over_the_others(draw, count):
     )
 
 
-@pytest.mark.parametrize("count", [1, 2, 10, 11, 36, 240])
+@pytest.mark.parametrize("count", [1, 2, 10, 11, 36, 240, 36_000])
 def test_counts_begin_at_one(count):
     one = {"iou": [0.5] * count, "iou_intervals": [[0.4, 0.6]] * count}
     (axes,) = iou_figure({"a": one}).axes

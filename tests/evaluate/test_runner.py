@@ -70,6 +70,23 @@ def test_another_configuration_is_refused(tmp_path, data):
         start(configure(data), tmp_path / "run")
 
 
+def test_other_masks_of_the_same_photographs_are_another_evaluation(tmp_path):
+    root = tmp_path / "davis-585"
+    (root / "bear").mkdir(parents=True)
+    for name in ("00.jpg", "a_00.png", "init_sp_a_00.png", "init_stm_a_00.png"):
+        cv2.imwrite(str(root / "bear" / name), np.full((8, 8), 255, np.uint8))
+
+    def begin(subset):
+        spec = DataSpec(str(root), "davis-585", subset)
+        config = EvaluationConfig("disk", (spec,), protocol="given-mask")
+        RunDirectory(tmp_path / "run").start(make_header(config, DiskMethod(), config.open_data()))
+
+    begin("sp")
+    begin("sp")
+    with pytest.raises(ValueError, match=r"'subset': 'sp'.*'subset': 'stm'"):
+        begin("stm")
+
+
 def test_a_moved_data_set_is_the_same_data_set(tmp_path, data):
     start(configure(data), tmp_path / "run")
     moved = data.rename(tmp_path / "elsewhere")
@@ -258,6 +275,7 @@ def test_an_unknown_layout_is_told(data, end):
     [
         {"clicks": 0}, {"targets": (1.2,)}, {"targets": (0.85, 0.85)}, {"protocol": "x"},
         {"adapt": "x"}, {"limit": 0}, {"seed": -1}, {"learning": {}}, {"long_side_px": 0},
+        {"protocol": "spoiled-mask", "adapt": "both"},
     ],
 )
 def test_bad_configurations(changes):

@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +18,7 @@ from trtseg.adapt.routes import ROUTES, OnnxRoute, RefitRoute, Route, TorchRoute
 from trtseg.adapt.weights import AdaptedWeights
 from trtseg.parse import one_of
 from trtseg.runtime.engine import Engine, HostMemory
+from trtseg.runtime.onnxruntime import OnnxEngine
 from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session.observation import Observation
 from trtseg.runtime.tensorrt.execution import TensorRTEngine
@@ -90,9 +90,11 @@ class Learner:
         """A learner as it is; of a segmenter the one, with default arguments, that serves all."""
         if isinstance(model, Learner):
             return model
-        if model not in _learners:
-            _learners[model] = cls(model)
-        return _learners[model]
+        with _one_at_a_time:
+            found = model.__dict__.get(_KEPT)
+            if found is None:
+                found = model.__dict__[_KEPT] = cls(model)
+        return found
 
     def _make_route(self, route: str, names: list[str]) -> Route:
         segment = self.segmenter.engines.segment
@@ -101,7 +103,8 @@ class Learner:
         if isinstance(segment, TensorRTEngine) and route == "tensorrt":
             return RefitRoute.build(self.segmenter.bundle, segment, names)
         precision = "fp16" if segment.inputs[0].dtype == "float16" else "fp32"
-        return OnnxRoute(self.segmenter.bundle, names, precision)
+        like = segment if isinstance(segment, OnnxEngine) else None
+        return OnnxRoute(self.segmenter.bundle, names, precision, like)
 
     def engine(self, weights: AdaptedWeights) -> Engine | None:
         """An engine with these weights; None where they are the model's own."""
@@ -121,7 +124,9 @@ class Learner:
         return engine
 
 
-_learners: WeakKeyDictionary[Segmenter, Learner] = WeakKeyDictionary()
+_one_at_a_time = threading.Lock()
+# kept by the segmenter itself, whom it refers to: the two go together
+_KEPT = "_trtseg_learner"
 
 
 class ClickAdapter:
@@ -184,13 +189,10 @@ def shown_clicks(observation: Observation, guidance: str, seed: list[int]) -> Ob
         guidance: "all", "subset" or "earlier".
         seed: of the random subset.
     """
-    positive, negative = observation.prompts.positive, observation.prompts.negative
     if guidance == "earlier":
-        if observation.newest_positive:
-            positive = positive[:-1]
-        else:
-            negative = negative[:-1]
-    elif guidance == "subset":
+        return replace(observation, prompts=observation.earlier)
+    positive, negative = observation.prompts.positive, observation.prompts.negative
+    if guidance == "subset":
         rng = np.random.default_rng(seed)
         # as a user would begin: at least one positive click, where there is one
         count = min(len(positive), max(1, int(rng.integers(0, len(positive) + 1))))

@@ -37,22 +37,34 @@ class Route(Protocol):
 
 
 class OnnxRoute:
-    """ONNX Runtime on the CPU: a new session on the graph with its initialisers replaced."""
+    """ONNX Runtime: a new session on the graph with its initialisers replaced.
+
+    Args:
+        bundle: whose graph.
+        names: of the initialisers.
+        precision: of the graph.
+        like: the engine whose device and threads it takes; None for the CPU's physical cores.
+    """
 
     kept = 3  # the present click's, and what undo or another session is likely to ask for
 
     def __init__(
-        self, bundle: Bundle, names: list[str], precision: str = "fp32", threads: int | None = None
+        self,
+        bundle: Bundle,
+        names: list[str],
+        precision: str = "fp32",
+        like: OnnxEngine | None = None,
     ) -> None:
         self._graph = AdaptableGraph(bundle.graph("segment", precision), names)
-        self._name, self._threads = f"{bundle.name}/segment (adapted)", threads
+        self._name, self._like = f"{bundle.name}/segment (adapted)", like
 
     def engine(self, weights: AdaptedWeights) -> OnnxEngine:
         """See `Route`."""
         values = {name: value.cpu().numpy() for name, value in weights.values.items()}
         graph = self._graph.with_weights(values)
-        threads = self._threads or physical_cores()
-        return OnnxEngine(graph, self._name, [PROVIDERS["cpu"]], threads)
+        if self._like is not None:
+            return self._like.like(graph, self._name)
+        return OnnxEngine(graph, self._name, [PROVIDERS["cpu"]], physical_cores())
 
 
 class TorchRoute:

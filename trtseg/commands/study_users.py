@@ -77,5 +77,7 @@ def _method(name: str, args: argparse.Namespace) -> Any:
     if name in BASELINES:
         return BASELINES[name]()
     model = name.removesuffix("+graph-cut")
-    method = ModelMethod(Segmenter.load(model, threads=args.threads))
+    method = ModelMethod(
+        Segmenter.load(model, threads=args.threads, backend=args.backend, device=args.device)
+    )
     return method if model == name else RefinedMethod(method)

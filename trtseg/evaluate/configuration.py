@@ -138,6 +138,12 @@ class EvaluationConfig:
         if self.learning is not None and self.adapt == "none":
             raise ValueError("learning: expected with an adaptation, got none")
 
+        if self.protocol == "spoiled-mask" and self.sequential:
+            raise ValueError(
+                "protocol: 'spoiled-mask' begins each object with clicks that a sequence would "
+                f"learn from; expected adapt 'none' or 'image', got {self.adapt!r}"
+            )
+
     @property
     def sequential(self) -> bool:
         """Whether an object's result depends on those before it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,8 @@ def _lines(
 
 def _count_along(axes: Any, count: int) -> None:
     """Ticks at 1 and at whole numbers."""
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count / step <= 10)
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    step = next(step for step in steps if count / step <= 10)
     axes.set_xticks([1, *range(step, count + 1, step)] if step > 1 else range(1, count + 1))
 
 

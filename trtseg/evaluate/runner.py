@@ -175,7 +175,7 @@ def make_header(
 ) -> dict[str, Any]:
     """The header of a run directory: what was asked, of which method, on which data and machine."""
     data = {}
-    for name, dataset in datasets.items():
+    for spec, (name, dataset) in zip(config.data, datasets.items(), strict=True):
         wanted = config.indices(len(dataset))
         names = "\n".join(dataset[index].name for index in wanted)
         data[name] = {
@@ -184,6 +184,8 @@ def make_header(
             "available": len(dataset),
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         }
+        if spec.subset is not None:  # of the same names there may be other masks
+            data[name]["subset"] = spec.subset
     return {
         "config": config.to_dict(),
         "method": method.describe(),

@@ -138,7 +138,7 @@ class OnnxEngine:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Never its own format, which is not checked for what it holds.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        self.name = name
+        self.name, self._how = name, (providers, threads, plugin)
         self._on_cpu = providers == [PROVIDERS["cpu"]]
         try:
             chosen = {"providers": providers}
@@ -159,6 +159,10 @@ class OnnxEngine:
         self.inputs = tuple(map(self._spec, self._session.get_inputs()))
         self.outputs = tuple(map(self._spec, self._session.get_outputs()))
         self._shapes: dict[tuple, dict[str, tuple[int, ...]]] = {}
+
+    def like(self, graph: bytes, name: str) -> OnnxEngine:
+        """Another graph on the same device with as many threads."""
+        return OnnxEngine(graph, name, *self._how)
 
     def _spec(self, node: onnxruntime.NodeArg) -> TensorSpec:
         if node.type not in _DTYPES:

@@ -24,30 +24,35 @@ class Observation:
         encoded: the encoding the click works on.
         prompts: all prompts so far on the base grid, the newest last of its kind.
         previous: the probability map [H, W] on the base grid before this click; None at the first.
-        newest_positive: whether the newest prompt shows the object, not background.
+        earlier: those of them that were there before the newest call.
         selected: index of the candidate that was shown before this click; -1 at the first.
     """
 
     encoded: EncodedImage
     prompts: GridPrompts
     previous: np.ndarray | None
-    newest_positive: bool = True
+    earlier: GridPrompts
     selected: int = -1
 
 
 def observe(
-    encoded: EncodedImage, prompts: Sequence[Prompt], previous: np.ndarray | None, selected: int
+    encoded: EncodedImage,
+    prompts: Sequence[Prompt],
+    previous: np.ndarray | None,
+    selected: int,
+    newest: int = 1,
 ) -> Observation:
     """What is known of all prompts so far on an encoding, the newest last; see `Observation`.
 
     Args:
         previous: [H, W] on the host, of any float dtype.
+        newest: how many of the prompts the newest call gave.
     """
     return Observation(
         encoded,
         on_grid(prompts, encoded.region, encoded.grid),
         None if previous is None else np.asarray(previous, np.float32),
-        not prompts or getattr(prompts[-1], "positive", True),
+        on_grid(prompts[: max(0, len(prompts) - newest)], encoded.region, encoded.grid),
         selected,
     )
 

@@ -102,7 +102,9 @@ class Session:
                 found.clear()
             elif isinstance(after.event, Added):
                 previous = None if before.wide is None else host(before.wide)
-                found.append(observe(self._encoded, after.prompts, previous, after.selected))
+                found.append(observe(
+                    self._encoded, after.prompts, previous, after.selected, len(after.event.prompts)
+                ))
         return tuple(found)
 
     @property

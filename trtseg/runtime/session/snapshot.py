@@ -137,7 +137,9 @@ class Stepper:
         weights, engine = before.weights, None
         if self._adapter is not None:
             shown = None if previous is None else memory.host(previous)
-            observation = observe(encoded, prompts, shown, before.selected)
+            observation = observe(
+                encoded, prompts, shown, before.selected, len(event.prompts)
+            )
             weights = self._adapter.adapt(weights, observation)
             engine = self._adapter.engine(weights)
         adapt_ms = (perf_counter() - start) * 1e3 if self._adapter is not None else 0.0
