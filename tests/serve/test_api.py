@@ -3,7 +3,11 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import cv2
 import numpy as np
@@ -12,6 +16,8 @@ from pycocotools import mask as coco
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from trtseg import Segmenter
+from trtseg.serve.http import server
 from trtseg.serve.http.api import OPERATIONS
 from trtseg.serve.limits import Limits
 from trtseg.serve.workspace import Workspace
@@ -200,6 +206,71 @@ def test_other_sites_and_other_names_are_refused(client: Client) -> None:
         assert client.status == status, headers
 
 
+class _Served(Exception):
+    """Enough is known: nothing needs to be served."""
+
+
+def served(
+    segmenter: Segmenter, state: Path, monkeypatch: pytest.MonkeyPatch, port: int, token: str
+) -> tuple[set[str], str]:
+    """The names that `serve` answers to, and the page's URL."""
+    hosts: set[str] = set()
+    made = server.create_app
+
+    def noted(*args: Any, **options: Any) -> Any:
+        hosts.update(options["hosts"])
+        return made(*args, **options)
+
+    def ready(workspace: Workspace, url: str) -> None:
+        raise _Served(url)
+
+    monkeypatch.setattr(server, "create_app", noted)
+    listener = SimpleNamespace(getsockname=lambda: ("127.0.0.1", port))
+    with pytest.raises(_Served) as stopped:
+        server.serve(
+            segmenter, listener, state=state, limits=Limits(), token=token,
+            names=["me.example"], ready=ready,
+        )  # fmt: skip
+    return hosts, str(stopped.value)
+
+
+def test_browsers_leave_out_the_usual_port(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = {"127.0.0.1", "localhost", "[::1]", "me.example"}
+    for port, wanted in ((80, bare), (8000, {"me.example"})):
+        hosts, _ = served(segmenter, tmp_path, monkeypatch, port, TOKEN)
+        assert hosts == wanted | {f"{name}:{port}" for name in bare}
+
+
+@pytest.mark.parametrize("token", ["ab+cd" * 4, "ab cd&x=#?/" * 2, "50%41" * 4, "möbel" * 4])
+def test_any_token_survives_the_url(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    _, url = served(segmenter, tmp_path, monkeypatch, 8000, token)
+    parts = urlsplit(f"{url}&photo=7")
+    assert parse_qs(parts.query) == {"token": [token], "photo": ["7"]}
+    assert (parts.path, parts.fragment) == ("/", "")
+    assert url.count("/?") == 1
+
+
+def test_a_damaged_record_is_told_without_the_server_s_paths(
+    client: Client, workspace: Workspace
+) -> None:
+    photo, _ = begin(client)
+    (workspace.folder.path / photo / "record.json").write_text("{")
+    workspace._live.clear()
+    told = client("GET", f"/api/photos/{photo}")
+    assert client.status == 400
+    assert str(workspace.folder.path) not in told["error"]
+    client("POST", "/api/photos?name=cup.png", png(picture()))
+    assert client.status == 201
+    (workspace.folder.path / photo / "record.json").write_text("{")
+    workspace._live.clear()
+    client("DELETE", f"/api/photos/{photo}")
+    assert client.status == 204
+
+
 def test_every_answer_is_locked_down(client: Client) -> None:
     for path in ("/", "/api/about", "/api/nothing", "/page/style.css"):
         client("GET", path)
@@ -288,9 +359,7 @@ def test_previews_ask_for_the_token_too(client: Client) -> None:
 def test_the_description_names_every_operation(client: Client) -> None:
     document = client("GET", "/api/openapi.json")
     listed = {
-        (method.upper(), path)
-        for path, methods in document["paths"].items()
-        for method in methods
+        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
     assert listed == {(one.method, one.path) for one in OPERATIONS}
     kinds = document["components"]["schemas"]

@@ -255,6 +255,78 @@ def test_two_pages_do_not_mix(browser, page: Page, running: Running, workspace: 
     tab.close()
 
 
+def hold(page: Page, ending: str) -> None:
+    """Requests whose path ends so wait until `let_go`."""
+    page.js(
+        f"""(() => {{
+            const real = window.fetch, held = [];
+            window.held = held;
+            window.letGo = () => (window.fetch = real, held.forEach((go) => go()));
+            window.fetch = (...asked) => asked[0].endsWith({json.dumps(ending)})
+                ? new Promise((go) => held.push(() => go(real(...asked)))) : real(...asked);
+        }})()"""
+    )
+
+
+def let_go(page: Page) -> None:
+    page.until("held.length > 0")
+    page.js("letGo()")
+
+
+def other_photos(page: Page, workspace: Workspace, *names: str) -> list[str]:
+    """More photos in the page's list."""
+    keys = [workspace.add_photo(png(picture(seed)), name).id for seed, name in enumerate(names, 11)]
+    page.js("trtseg.editor.listPhotos()")
+    return keys
+
+
+def test_clicks_belong_to_the_photo_they_were_made_on(page: Page, workspace: Workspace) -> None:
+    (first,) = workspace.photos()
+    (other,) = other_photos(page, workspace, "other.png")
+    hold(page, "/prompts")
+    for x in (80, 120):
+        page.tab.mouse.click(*page.at(x, 60))
+    page.tab.locator(".photo", has_text="other.png").click()
+    page.until("trtseg.editor.photo.name === 'other.png' && !!trtseg.editor.active?.answer")
+    assert page.js("trtseg.editor.pending.length") == 0, "clicks of one photo are shown on another"
+    page.tab.locator(".photo", has_text="waves.png").click()
+    page.until("trtseg.editor.photo.name === 'waves.png' && !!trtseg.editor.active?.answer")
+    let_go(page)
+    page.js("trtseg.editor.queue")
+    (one,) = workspace.photo(first.id).objects
+    assert [prompt.x for prompt in one.said] == pytest.approx([80, 120], abs=0.5)
+    assert said(page) == list(one.said)
+    assert workspace.photo(other).objects[0].said == ()
+    assert page.tab.locator(".toast").count() == 0
+
+
+@pytest.mark.parametrize("ending", ["/image", "/objects"])
+def test_the_photo_that_was_opened_last_is_shown(
+    page: Page, workspace: Workspace, ending: str
+) -> None:
+    slow, last = other_photos(page, workspace, "slow.png", "last.png")
+    page.js(
+        """(() => {
+            const { editor } = trtseg, open = editor.open.bind(editor);
+            window.opened = [];
+            editor.open = (id) => opened[opened.push(open(id)) - 1];
+        })()"""
+    )
+    hold(page, f"{slow}{ending}")
+    page.tab.locator(".photo", has_text="slow.png").click()
+    page.until("held.length > 0")
+    page.tab.locator(".photo", has_text="last.png").click()
+    page.until("trtseg.editor.photo.name === 'last.png' && !!trtseg.editor.active?.answer")
+    let_go(page)
+    page.js("opened[0]")
+    assert page.js("trtseg.editor.photo.id") == last
+    assert page.js("new URL(location.href).searchParams.get('photo')") == last
+    (one,) = workspace.photo(last).objects
+    assert page.js("trtseg.editor.objects.map(one => one.id)") == [one.id]
+    page.click(80, 60)
+    assert len(workspace.photo(last).objects[0].said) == 1
+
+
 def test_touch(browser, running: Running) -> None:
     context = browser.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
@@ -280,6 +352,20 @@ def test_a_hostile_file_is_told_in_words(page: Page, tmp_path: Path) -> None:
     page.until("trtseg.editor.photo.name.startsWith('<img') && !!trtseg.editor.active?.answer")
     assert page.tab.locator("#photo-name").text_content() == good.name
     page.click(80, 60)
+
+
+def test_a_bad_file_among_several_stops_no_other(page: Page, tmp_path: Path) -> None:
+    names = ("one.png", "evil.png", "two.png", "three.txt")
+    for seed, name in enumerate(names, 5):
+        good = name in ("one.png", "two.png")
+        (tmp_path / name).write_bytes(png(picture(seed)) if good else b"no image")
+    page.tab.set_input_files("#files", [str(tmp_path / name) for name in names])
+    page.until("trtseg.editor.photo.name === 'two.png' && !!trtseg.editor.active?.answer")
+    told = page.tab.locator(".toast").all_text_contents()
+    assert [text.partition(": ")[0] for text in told] == ["evil.png", "three.txt"]
+    assert all("xpected an image" in text for text in told)
+    listed = page.js("trtseg.editor.photos.map(one => one.name)")
+    assert sorted(listed) == ["one.png", "two.png", "waves.png"]
 
 
 def test_without_the_token_the_page_says_so(tab, running: Running) -> None:

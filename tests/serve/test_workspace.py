@@ -11,6 +11,7 @@ import pytest
 
 from trtseg.errors import EngineError
 from trtseg.runtime.session.outlines import from_rle
+from trtseg.serve import folder as folder_module
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
 from trtseg.serve.prompts import MaskPrompt, SelectPrompt, from_json, to_json
@@ -240,12 +241,84 @@ def test_a_damaged_record_is_told_and_hides_no_other(workspace: Workspace) -> No
         again.photo(photo)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ['{"format": 1, "id": ', '{"format": 99}', '{"format": 1, "objects": [{"prompts": [{}]}]}'],
+)
+def test_a_photo_with_a_damaged_record_begins_anew(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    photo, _ = begin(workspace)
+    place = workspace.folder.path / photo
+    (place / "record.json").write_text(content)
+    again = restarted(workspace)
+    assert again.add_photo(png(picture()), "again.png").objects == ()
+    assert [found.name for found in again.photos()] == ["again.png"]
+    (aside,) = place.glob("record.json.*")
+    assert aside.read_text() == content
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert aside.name in told.getMessage()
+    assert again.add_photo(png(picture()), "again.png").id == photo
+    assert list(place.glob("record.json.*")) == [aside]
+
+
+def test_a_damaged_record_outlives_a_full_disk_and_a_sweep(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, _ = begin(workspace)
+    place = workspace.folder.path / photo
+    (place / "record.json").write_text("{")
+    again = restarted(workspace)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with again.folder.held():
+        assert (place / "record.json").read_text() == "{"
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "write_atomically", full)
+        with pytest.raises(NotStored, match="No space left"):
+            again.add_photo(png(picture()), "again.png")
+    with again.folder.held():
+        assert [path.read_text() for path in place.glob("record.json*")] == ["{"]
+    assert again.add_photo(png(picture()), "again.png").id == photo
+
+
+def test_a_photo_with_a_damaged_record_can_be_removed(workspace: Workspace) -> None:
+    photo, _ = begin(workspace)
+    (workspace.folder.path / photo / "record.json").write_text("{")
+    again = restarted(workspace)
+    again.remove_photo(photo)
+    assert not (workspace.folder.path / photo).exists()
+    with pytest.raises(NotFound):
+        again.remove_photo(photo)
+
+
 def test_what_a_crash_left_of_an_upload_is_swept(workspace: Workspace) -> None:
     half = workspace.folder.path / ("0" * 32)
     half.mkdir()
-    (half / "photo").write_bytes(b"half")
+    for name in ("photo", ".thumbnail.jpg.0123456789abcdef.tmp"):
+        (half / name).write_bytes(b"half")
+    incoming = workspace.folder.path / ".incoming-0123456789abcdef"
+    incoming.write_bytes(b"half")
     with workspace.folder.held():
         assert not half.exists()
+        assert not incoming.exists()
+
+
+def test_what_is_somebody_else_s_is_not_swept(workspace: Workspace) -> None:
+    place = workspace.folder.path
+    kept = [
+        place / ("0" * 32) / "photo" / "mine.jpg", place / ("1" * 32) / "mine.bin",
+        place / ("2" * 32) / "record.json.bak", place / ("3" * 32), place / ".incoming-mine",
+        place / ".incoming-0123456789abcdef" / "mine",
+    ]  # fmt: skip
+    for path in kept:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"mine")
+    with workspace.folder.held():
+        assert all(path.read_bytes() == b"mine" for path in kept)
 
 
 def test_two_servers_do_not_share_a_folder(workspace: Workspace) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,14 +15,23 @@ from pathlib import Path
 
 from trtseg.atomic import read_file, write_atomically
 from trtseg.file_lock import locked
+from trtseg.parse import short
 from trtseg.serve import records
-from trtseg.serve.records import PhotoRecord
+from trtseg.serve.records import DamagedRecord, PhotoRecord
 from trtseg.serve.refusals import NotFound, NotStored
 
 PHOTO, THUMBNAIL, RECORD = "photo", "thumbnail.jpg", "record.json"
 # of a record or a thumbnail: a server writes smaller ones
 LARGEST_RECORD_BYTES = 64 * 2**20
+INCOMING = ".incoming-"  # begins the name of an upload that is being looked at
 _ID = re.compile(r"[0-9a-f]{32}")
+_INCOMING = re.compile(re.escape(INCOMING) + "[0-9a-f]{16}")
+_NAMES = "|".join(map(re.escape, (PHOTO, THUMBNAIL, RECORD)))
+# what a photo's folder has before it has a record
+_UNFINISHED = re.compile(
+    rf"{re.escape(PHOTO)}|{re.escape(THUMBNAIL)}|\.({_NAMES})\.[0-9a-f]{{16}}\.tmp"
+)
+_log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
@@ -77,13 +88,34 @@ class Folder:
 
         Raises:
             NotFound: there is no such photo.
-            ValueError: the record is damaged.
+            DamagedRecord: its record cannot be read.
         """
         path = self._place(key) / RECORD
         try:
-            return records.read(read_file(path, LARGEST_RECORD_BYTES), str(path))
+            return records.read(read_file(path, LARGEST_RECORD_BYTES), f"{key}/{RECORD}")
         except FileNotFoundError:
             raise NotFound("there is no such photo (any more)") from None
+        except (TypeError, ValueError) as error:
+            raise DamagedRecord(str(error)) from None
+
+    def set_aside_damaged(self, key: str) -> None:
+        """Give a record that cannot be read another name beside it; others stay as they are.
+
+        Raises:
+            NotStored: the disk refused; the record is as it was.
+        """
+        path = self._place(key) / RECORD
+        try:
+            self.read(key)
+        except NotFound:
+            return
+        except DamagedRecord as error:
+            aside = path.with_name(f"{RECORD}.damaged-{secrets.token_hex(4)}")
+            try:
+                path.rename(aside)
+            except OSError as refused:
+                raise _not_stored(refused) from None
+            _log.warning("%s; it is kept as %s, and the photo begins anew", short(error), aside)
 
     def file(self, key: str) -> Path:
         """The photo as it was uploaded.
@@ -117,7 +149,9 @@ class Folder:
             write_atomically(place / THUMBNAIL, thumbnail)
             self.write(record)
         except (OSError, NotStored) as error:
-            self.remove(record.id)
+            with contextlib.suppress(OSError):
+                (place / RECORD).unlink(missing_ok=True)
+            _drop_unfinished(place)
             raise _not_stored(error) from None
 
     def write(self, record: PhotoRecord) -> None:
@@ -132,23 +166,41 @@ class Folder:
         except OSError as error:
             raise _not_stored(error) from None
 
-    def remove(self, key: str) -> None:
-        """Forget a photo and all that was said about it; nothing happens where there is none."""
+    def remove(self, key: str) -> bool:
+        """Forget a photo and all that was said about it; False where there is none."""
         place = self._place(key)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             (place / RECORD).unlink()
+        except FileNotFoundError:
+            return False
         shutil.rmtree(place, ignore_errors=True)
+        return True
 
     def _sweep(self) -> None:
-        """Drop what a crash left behind: photos that never got a record."""
+        """Drop what a crash left behind: uploads, and photos that never got a record."""
         for entry in os.scandir(self.path):
-            if _ID.fullmatch(entry.name) and not (self.path / entry.name / RECORD).exists():
-                shutil.rmtree(self.path / entry.name, ignore_errors=True)
+            if _ID.fullmatch(entry.name):
+                _drop_unfinished(self.path / entry.name)
+            elif _INCOMING.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    (self.path / entry.name).unlink()
 
     def _place(self, key: str) -> Path:
         if not _ID.fullmatch(key):
             raise NotFound("there is no such photo")
         return self.path / key
+
+
+def _drop_unfinished(place: Path) -> None:
+    """Delete a photo's folder without a record, unless there is in it what no upload writes."""
+    with contextlib.suppress(OSError):
+        with os.scandir(place) as entries:
+            ours = all(
+                _UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                for entry in entries
+            )
+        if ours:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _not_stored(error: Exception) -> NotStored:

@@ -17,6 +17,10 @@ NAME_LETTERS = 120
 COLOURS = ("#3ea6ff", "#ffb000", "#19c999", "#ff7a45", "#e88fd0", "#f5e663", "#8f9bff", "#ff5c7a")
 
 
+class DamagedRecord(ValueError):
+    """A photo's record that is none, or one of another format."""
+
+
 @dataclass(frozen=True)
 class ObjectRecord:
     """One object.

@@ -9,6 +9,7 @@ import cv2
 
 from trtseg.runtime.image import Picture, load_image
 from trtseg.runtime.image_size import declared_size
+from trtseg.serve.folder import INCOMING
 from trtseg.serve.refusals import NotAnImage, NotStored, Refusal, TooLarge
 
 THUMBNAIL_PX = 240
@@ -36,7 +37,7 @@ def decoded(data: bytes, folder: Path) -> Picture:
     Raises:
         NotAnImage, NotStored.
     """
-    incoming = folder / f".incoming-{secrets.token_hex(8)}"
+    incoming = folder / f"{INCOMING}{secrets.token_hex(8)}"
     try:
         try:
             incoming.write_bytes(data)

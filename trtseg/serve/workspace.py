@@ -23,7 +23,7 @@ from trtseg.serve import prompts, records, uploads
 from trtseg.serve.folder import Folder
 from trtseg.serve.limits import Limits
 from trtseg.serve.prompts import Prompt
-from trtseg.serve.records import ObjectRecord, PhotoRecord
+from trtseg.serve.records import DamagedRecord, ObjectRecord, PhotoRecord
 from trtseg.serve.refusals import NotFound, TooLarge
 from trtseg.serve.turns import Turns
 from trtseg.types import Click
@@ -98,7 +98,7 @@ class Workspace:
         """All photos whose records can be read, the one that was changed last first."""
         found = []
         for key in self.folder.ids():
-            with contextlib.suppress(NotFound, ValueError):  # removed meanwhile, or damaged
+            with contextlib.suppress(NotFound, DamagedRecord):  # removed meanwhile, or damaged
                 found.append(self.folder.read(key))
         return found
 
@@ -114,6 +114,8 @@ class Workspace:
     def add_photo(self, data: bytes, name: str) -> PhotoRecord:
         """Keep a photo; one that is known already comes back with its objects.
 
+        Where its record is damaged, that is set aside, and the photo begins anew.
+
         Raises:
             NotAnImage: it cannot be read.
             TooLarge: it has too many bytes or pixels.
@@ -122,12 +124,14 @@ class Workspace:
         if len(data) > self.limits.upload_bytes:
             raise TooLarge(f"the file has {len(data)} bytes, at most {self.limits.upload_bytes} go")
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound, DamagedRecord):
             return self.photo(key)
         height, width = uploads.checked_size(data, self.limits.pixels)
         self._check_memory(height, width)
         picture = uploads.decoded(data, self.folder.path)
         record = PhotoRecord(key, records.line(name, "photo"), *picture.size)
+        with self._lock:
+            self.folder.set_aside_damaged(key)
         self._expire()
         self.folder.create(record, data, uploads.thumbnail(picture))
         with self._used(key) as live:
@@ -140,6 +144,11 @@ class Workspace:
         Raises:
             NotFound: there is none.
         """
+        with self._lock:
+            if key not in self._live:  # its record may be damaged
+                if not self.folder.remove(key):
+                    raise NotFound("there is no such photo (any more)")
+                return
         with self._used(key) as live:
             live.gone = True
             with self._lock:

@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -69,8 +70,9 @@ def serve(
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
     shown = f"[{host}]" if ":" in host else host
-    # a name that was given may stand for a proxy, which has a port of its own
-    hosts = [*names, *(f"{name}:{port}" for name in (*LOOPBACK, shown, *names))]
+    reached = (*LOOPBACK, shown, *names)
+    # a name that was given may stand for a proxy, which has a port of its own; browsers omit 80
+    hosts = [*(reached if port == 80 else names), *(f"{name}:{port}" for name in reached)]
     folder = Folder(state)
     with folder.held():
         workspace = Workspace(segmenter, folder, limits)
@@ -85,5 +87,5 @@ def serve(
         )  # fmt: skip
         # all that is imported is by now: Python may lose a Ctrl-C that comes during an import
         config.load()
-        ready(workspace, f"http://{shown}:{port}/?token={token}")
+        ready(workspace, f"http://{shown}:{port}/?token={quote(token, safe='')}")
         uvicorn.Server(config).run(sockets=[listener])

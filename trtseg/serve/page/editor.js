@@ -3,9 +3,12 @@
 import { ask, file } from "./api.js";
 import { Mask } from "./mask.js";
 
-// One object as the page shows it.
+const pathOf = (id) => `/api/photos/${id}`;
+
+// One object as the page shows it, and the path of its photo, whichever is shown by now.
 export class Layer {
-  constructor(record) {
+  constructor(record, photoPath) {
+    this.photoPath = photoPath;
     this.visible = true;
     this.mask = null;
     this.clicks = [];
@@ -64,14 +67,20 @@ export class Editor {
     this.changed = () => {}; // the page is told
     this.failed = () => {};
     this.queue = Promise.resolve();
+    this.opening = 0; // counts the photos that were asked for: only the last one is shown
   }
 
   get path() {
-    return `/api/photos/${this.photo.id}`;
+    return pathOf(this.photo.id);
   }
 
   objectPath(layer) {
-    return `${this.path}/objects/${layer.id}`;
+    return `${layer.photoPath}/objects/${layer.id}`;
+  }
+
+  // The layer of the same object by now: another where its photo was opened again, or none.
+  current(layer) {
+    return this.objects.find((one) => this.objectPath(one) === this.objectPath(layer));
   }
 
   async listPhotos() {
@@ -80,30 +89,45 @@ export class Editor {
   }
 
   async open(id) {
-    const photo = await ask("GET", `/api/photos/${id}`);
-    const blob = await file(`/api/photos/${id}/image`);
+    const opening = ++this.opening;
+    const photo = await ask("GET", pathOf(id));
+    if (opening !== this.opening) return;
+    const blob = await file(`${pathOf(id)}/image`);
+    if (opening !== this.opening) return;
     const image = await createImageBitmap(blob);
+    if (opening !== this.opening) return;
     this.photo = photo;
     this.image = image;
-    this.preview = this.cursor = this.timing = null;
-    this.objects = photo.objects.map((record) => new Layer(record));
+    this.preview = this.cursor = this.timing = this.gesture = null;
+    this.pending = [];
+    this.objects = photo.objects.map((record) => new Layer(record, this.path));
     this.active = this.objects.at(-1) ?? null;
     this.changed("photo");
     if (!this.active) await this.addObject();
-    for (const layer of this.objects) if (!layer.answer) await this.refresh(layer);
+    for (const layer of this.objects) {
+      if (opening !== this.opening) return;
+      if (!layer.answer) await this.refresh(layer);
+    }
   }
 
   async upload(files) {
     let last = null;
     for (const one of files) {
-      last = await ask("POST", `/api/photos?name=${encodeURIComponent(one.name)}`, one);
+      try {
+        last = await ask("POST", `/api/photos?name=${encodeURIComponent(one.name)}`, one);
+      } catch (error) {
+        error.message = `${one.name}: ${error.message}`;
+        this.failed(error);
+      }
     }
     await this.listPhotos();
     if (last) await this.open(last.id);
   }
 
   async addObject() {
-    const layer = new Layer(await ask("POST", `${this.path}/objects`, {}));
+    const { photo, path } = this;
+    const layer = new Layer(await ask("POST", `${path}/objects`, {}), path);
+    if (photo !== this.photo) return;
     this.objects.push(layer);
     this.activate(layer);
     await this.refresh(layer);
@@ -142,8 +166,10 @@ export class Editor {
 
   async remove(layer) {
     await ask("DELETE", this.objectPath(layer));
-    this.objects = this.objects.filter((one) => one !== layer);
-    if (this.active === layer) this.active = this.objects.at(-1) ?? null;
+    const current = this.current(layer);
+    if (!current) return;
+    this.objects = this.objects.filter((one) => one !== current);
+    if (this.active === current) this.active = this.objects.at(-1) ?? null;
     if (!this.active) await this.addObject();
     this.changed("active");
   }
@@ -182,12 +208,16 @@ export class Editor {
       try {
         const answer = await ask("POST", `${this.objectPath(layer)}/${what}`, body);
         const came = performance.now();
-        layer.show(answer);
-        const computed = answer.timing.answer_ms;
-        this.timing = { what, computed, way: came - asked - computed, came };
+        const current = this.current(layer);
+        if (current) {
+          current.show(answer);
+          const computed = answer.timing.answer_ms;
+          this.timing = { what, computed, way: came - asked - computed, came };
+        }
       } catch (error) {
         this.failed(error);
-        await this.refresh(layer).catch(() => {});
+        const current = this.current(layer);
+        if (current) await this.refresh(current).catch(() => {});
       }
       this.pending = this.pending.filter((click) => !shown.includes(click));
       this.changed("answer");

@@ -27,6 +27,7 @@ const page = {
   },
   async open(id) {
     await editor.open(id);
+    if (editor.photo?.id !== id) return; // another one was opened meanwhile
     const address = new URL(location.href);
     address.searchParams.set("photo", id);
     history.replaceState(null, "", address);
