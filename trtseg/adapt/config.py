@@ -64,6 +64,7 @@ class Learning:
         ):
             one_of(name, getattr(self, name), known)
         fractions(self, "correction_weight")
+        at_least(self, 0, "rehearsed")
         for name in ("learning_rate", "importance_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -111,5 +112,7 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         if self.image.guidance == "replay":
             raise ValueError("image: guidance 'replay' needs the end of an image; see sequence")
+        if self.image.rehearsed:
+            raise ValueError("image: rehearsed: expected 0, images are of a sequence")
         at_least(self, 0, "layers", "seed")
 

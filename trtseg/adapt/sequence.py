@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Iterator
-from collections.abc import Sequence as Several
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +17,8 @@ from torch import Tensor
 from trtseg.adapt.adapter import ClickAdapter, Learner, replayed, shown_clicks
 from trtseg.adapt.config import MODES
 from trtseg.adapt.latent import corrections_of
-from trtseg.adapt.learn import Example, learn
+from trtseg.adapt.learn import learn
+from trtseg.adapt.rehearsal import Rehearsal
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.atomic import check_room, is_empty
 from trtseg.errors import CheckpointError
@@ -31,7 +29,6 @@ from trtseg.runtime.segmenter import Segmenter
 from trtseg.runtime.session import Session
 from trtseg.runtime.session.observation import Observation, observe
 
-T = TypeVar("T")
 _PARTS = ("values", "first", "second")
 _LARGEST_COUNT = 2**53  # of images and steps: what every reader of JSON knows exactly
 
@@ -78,7 +75,8 @@ class Sequence:
         state: a folder in which the state is kept: read now if it is there and not empty, and
             replaced atomically after every image. One sequence at a time may keep its state in a
             folder: every state says which one it came from, and of two that came from the same,
-            one is saved and one is refused. "image" has no state.
+            one is saved and one is refused. Images are not in it: what goes on from it rehearses
+            none from before. "image" has no state.
 
     Attributes:
         images: how many have been learnt from.
@@ -101,7 +99,7 @@ class Sequence:
         self.learner, self.adapt = Learner.of(model), adapt
         self.images = 0
         self.weights = self.learner.initial
-        self._kept: deque[list[Example]] = deque(maxlen=self.learner.config.sequence.rehearsed)
+        self._rehearsal = Rehearsal(self.learner.config.sequence.rehearsed)
         self._state = None if state is None else Path(state)
         self._id: str | None = None  # of the state that this one came from
         self._own: set[str | None] = {None}  # of all that it loaded or wrote
@@ -174,7 +172,7 @@ class Sequence:
         ]
         weights = learn(
             self.weights,
-            _rehearsed(examples, self._kept, learning.steps, seed),
+            self._rehearsal.beside(examples, learning.steps, seed),
             learner.initial.values,
             learner.importance,
             learning,
@@ -183,7 +181,7 @@ class Sequence:
         if self._state is not None:
             self._write(self._state, weights, images, kept=True)
         self.weights, self.images = weights, images
-        self._kept.append(examples)
+        self._rehearsal.keep(examples)
         return weights.report
 
     def save(self, path: str | Path) -> None:
@@ -211,6 +209,7 @@ class Sequence:
         )
         weights = AdaptedWeights(values, first, second, state.adam_step)
         self.weights, self.images = weights, state.images
+        self._rehearsal.clear()
         self._id = state.id
         self._own.add(state.id)
 
@@ -258,22 +257,6 @@ class Sequence:
             return
         save_checkpoint(path, tensors, state, accept=expect_own)
         self._id, self._own = fresh, {fresh}
-
-
-def _rehearsed(
-    new: list[Example], kept: deque[list[Example]], steps: int, seed: list[int]
-) -> list[Example]:
-    """What each step is on: the new image's examples in turn, and every other time a kept one."""
-    if not kept:
-        return new
-    rng, turns = np.random.default_rng(seed), cycle(new)
-    return [
-        next(turns) if step % 2 == 0 else _any(_any(kept, rng), rng) for step in range(steps)
-    ]
-
-
-def _any(of: Several[T], rng: np.random.Generator) -> T:
-    return of[int(rng.integers(len(of)))]
 
 
 def _checked_parts(
