@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from trtseg.commands import study_users
 from trtseg.evaluate.clicks import make_clicker
 from trtseg.evaluate.methods import ModelMethod
+from trtseg.runtime.segmenter import Segmenter
 from trtseg.serve.refusals import NotFound
 from trtseg.serve.users import report
 from trtseg.serve.users.routes import routes
@@ -178,3 +181,19 @@ def test_a_participant_in_the_browser(tab, study: UserStudy, workspace, tmp_path
     assert sum(len(rows) for rows in found["overlaps"].values()) == 4
     report.write(CONFIG, study.folder, tmp_path / "report")
     assert "System Usability Scale: 50.0" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_every_method_runs_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = argparse.ArgumentParser()
+    study_users.add_arguments(parser)
+    given = ["study.json", "--output", "out", "--backend", "onnxruntime", "--device", "cpu"]
+    args = parser.parse_args([*given, "--threads", "1"])
+    asked = []
+    load = Segmenter.load
+    monkeypatch.setattr(
+        Segmenter, "load", lambda name, **how: asked.append((name, how)) or load(name, **how)
+    )
+    study_users._method("lite", args)
+    assert asked == [("lite", {"threads": 1, "backend": "onnxruntime", "device": "cpu"})]
+    with pytest.raises(SystemExit):  # the methods name their models
+        parser.parse_args([*given, "--model", "lite"])

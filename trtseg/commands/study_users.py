@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtseg.commands.options.arguments import integer
-from trtseg.commands.options.model import add_model_options, load_segmenter
+from trtseg.commands.options.model import add_engine_options, load_segmenter
 from trtseg.commands.options.server import add_server_options, limits
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--report", action="store_true", help="write the report of what there is")
     parser.add_argument("--no-browser", action="store_true", help="print the address alone")
     add_server_options(parser)
-    add_model_options(parser)
+    add_engine_options(parser)
+    parser.set_defaults(model="lite")  # of the page itself; the methods name theirs
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,11 +13,18 @@ from trtseg.runtime.segmenter import BACKENDS, Segmenter
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Declare --model, --backend, --device and --threads."""
-    group = parser.add_argument_group("model")
+    group = add_engine_options(parser)
     group.add_argument("--model", default="lite", help="a name or a bundle's path (default: lite)")
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare --backend, --device and --threads, for a command that is told its models elsewhere;
+    returns the group."""
+    group = parser.add_argument_group("model")
     group.add_argument("--backend", default="auto", choices=("auto", *BACKENDS))
     group.add_argument("--device", help="as the backend names it, for example cpu or cuda:0")
     group.add_argument("--threads", type=threads, help="of the CPU (default: one per core)")
+    return group
 
 
 def load_segmenter(args: argparse.Namespace) -> Segmenter:
