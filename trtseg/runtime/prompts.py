@@ -57,6 +57,12 @@ def on_grid(prompts: Sequence[Prompt], region: Region, grid: tuple[int, int]) ->
     return GridPrompts(_joined(points[True]), _joined(points[False]), around)
 
 
+def cells(points: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """The cells, int [N, 2], under points [N, 2] on a grid (height, width); the nearest ones of
+    those outside."""
+    return np.clip(np.floor(points + 0.5), 0, np.array(grid) - 1).astype(int)
+
+
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros((0, 2), np.float32), *parts])
 

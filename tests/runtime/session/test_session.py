@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tiny_model import write_tiny
 
 from trtseg import Click, EngineError, Segmenter
 from trtseg.runtime.maps.choice import Preference
-from trtseg.runtime.session import Session
+from trtseg.runtime.session import Session, snapshot
 from trtseg.runtime.session.observation import Observation
 from trtseg.runtime.session.prediction import Prediction
 
@@ -49,6 +50,31 @@ def test_a_click_gives_a_mask_of_the_images_size(session: Session) -> None:
     assert p.clicks == session.clicks == (Click(80, 60),)
     assert p.timing.total_ms >= p.timing.segment_ms > 0
     assert session.prediction is p
+
+
+@pytest.mark.parametrize("how", ["shown", "local", "selected", "all are denied"])
+def test_after_a_denial_another_candidate_is_gone_on_from(
+    segmenter: Segmenter, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    session = segmenter.session(segmenter.encode(photo), focus=None, local=how == "local")
+    first = session.add_click(80, 60)
+    if how == "selected":
+        first = session.select(first.selected)
+    other = (first.selected + 1) % 3
+    monkeypatch.setattr(snapshot, "denies", lambda *_: True)
+    monkeypatch.setattr(snapshot, "meant", lambda *_: None if how == "all are denied" else other)
+    click, given = segmenter.pipeline.click, []
+
+    def noted(encoded: Any, prompts: Any, previous: np.ndarray, *rest: Any, **more: Any) -> Any:
+        given.append(np.array(previous))
+        return click(encoded, prompts, previous, *rest, **more)
+
+    monkeypatch.setattr(segmenter.pipeline, "click", noted)
+    session.add_click(20, 20, positive=False)
+    expected = other if how == "shown" else first.selected
+    assert first.snapshot.candidates is not None
+    np.testing.assert_array_equal(given[0], first.snapshot.candidates[expected])
+    same(session.undo(), first)
 
 
 def test_changed_is_the_box_of_the_difference(session: Session) -> None:

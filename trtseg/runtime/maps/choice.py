@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trtseg.runtime.maps.focus import resample
-from trtseg.runtime.prompts import on_grid
+from trtseg.runtime.prompts import cells, on_grid
 from trtseg.types import Prompt, Region
 
 EVIDENCE = 0.1  # of the grid's longer side: how far around a new click agreement is not asked for
@@ -46,12 +46,7 @@ class Preference:
             threshold: probability from which a cell is object.
         """
         grid = candidates.shape[1:]
-        violations = np.zeros(len(candidates), int)
-        drawn = on_grid(prompts, region, grid)
-        for positive, points in ((True, drawn.positive), (False, drawn.negative)):
-            cells = np.floor(points + 0.5)
-            rows, columns = np.clip(cells, 0, np.array(grid) - 1).astype(int).T
-            violations += ((candidates[:, rows, columns] >= threshold) != positive).sum(1)
+        violated = violations(candidates, prompts, region, threshold)
         agree = np.ones(grid, bool)
         radius = EVIDENCE * max(grid)
         y, x = np.ogrid[: grid[0], : grid[1]]
@@ -63,5 +58,18 @@ class Preference:
         for values in candidates[:, agree].astype(np.float32):
             union = float(np.maximum(values, wanted).sum())
             overlaps.append(float(np.minimum(values, wanted).sum()) / union if union else 1.0)
-        order = sorted(range(len(candidates)), key=lambda m: (violations[m], -overlaps[m], m))
+        order = sorted(range(len(candidates)), key=lambda m: (violated[m], -overlaps[m], m))
         return order[0]
+
+
+def violations(
+    candidates: np.ndarray, prompts: Sequence[Prompt], region: Region, threshold: float
+) -> np.ndarray:
+    """How many clicked points of each candidate [M, H, W] have the wrong label, int [M]."""
+    grid = candidates.shape[1:]
+    found = np.zeros(len(candidates), int)
+    drawn = on_grid(prompts, region, grid)
+    for positive, points in ((True, drawn.positive), (False, drawn.negative)):
+        rows, columns = cells(points, grid).T
+        found += ((candidates[:, rows, columns] >= threshold) != positive).sum(1)
+    return found

@@ -49,6 +49,19 @@ def object_box(
     return int(lows[0]), int(lows[1]), int(highs[0]), int(highs[1])
 
 
+def image_box(mask: np.ndarray, region: Region) -> Region | None:
+    """The box (y0, x0, y1, x1) in the image around a mask, bool [H, W], on a region's grid."""
+    ys, xs = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if len(ys) == 0:
+        return None
+    y0, x0, y1, x1 = region
+    height, width = (y1 - y0) / mask.shape[0], (x1 - x0) / mask.shape[1]
+    return (
+        int(y0 + ys[0] * height), int(x0 + xs[0] * width),
+        int(np.ceil(y0 + (ys[-1] + 1) * height)), int(np.ceil(x0 + (xs[-1] + 1) * width)),
+    )  # fmt: skip
+
+
 def focus_region(whole: Region, current: Region, box: Region | None, long_side_px: int) -> Region:
     """The region on which the next click works.
 

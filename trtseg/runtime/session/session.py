@@ -47,6 +47,10 @@ class Session:
     `submit_preview` take any of them, several as one event; `add_click`, `add_stroke`, `add_box`,
     `add_lasso` and `submit_click` make them. Those are refused that lie outside of the image (or
     the encoded region), or that the model was not made for (see `Segmenter.accepts`).
+
+    A correction goes on from the mask that is shown. But a background click in the middle of that
+    mask denies it: then the session goes on from the best of the other candidates in which every
+    prompt holds, unless one was selected or the session is `local`.
     """
 
     def __init__(

@@ -19,8 +19,16 @@ from trtseg.runtime.engine import Array
 from trtseg.runtime.maps.candidates import CandidateMaps, Correction
 from trtseg.runtime.maps.choice import Preference
 from trtseg.runtime.maps.correction import keep_local
+from trtseg.runtime.maps.denial import denies, meant
 from trtseg.runtime.maps.edges import Edges
-from trtseg.runtime.maps.focus import covers, focus_region, object_box, resample, seam_weight
+from trtseg.runtime.maps.focus import (
+    covers,
+    focus_region,
+    image_box,
+    object_box,
+    resample,
+    seam_weight,
+)
 from trtseg.runtime.maps.tidy import Tidy
 from trtseg.runtime.pipeline import Candidates, Pipeline
 from trtseg.runtime.session.events import Added, Event, MaskSet, Selected
@@ -130,15 +138,16 @@ class Stepper:
         pipeline = self._pipeline
         memory = pipeline.engines.memory
         prompts = (*before.prompts, *event.prompts)
-        region = self._region(before, prompts)
+        base = self._meant(before, prompts)
+        region = self._region(base, prompts)
         encoded, focus_encode_ms = self._encoding(region)
-        previous, surround = self._carry(before, region)
+        previous, surround = self._carry(base, region)
         start = perf_counter()
         weights, engine = before.weights, None
         if self._adapter is not None:
             shown = None if previous is None else memory.host(previous)
             observation = observe(
-                encoded, prompts, shown, before.selected, len(event.prompts)
+                encoded, prompts, shown, base.selected, len(event.prompts)
             )
             weights = self._adapter.adapt(weights, observation)
             engine = self._adapter.engine(weights)
@@ -173,7 +182,7 @@ class Stepper:
             candidates=maps,
             scores=found.scores,
             selected=selected,
-            wide=maps[selected] if surround is None else before.wide,
+            wide=maps[selected] if surround is None else base.wide,
             surround=surround,
             preference=before.preference,
             weights=weights,
@@ -186,6 +195,27 @@ class Stepper:
             guidance_ms=found.guidance_ms,
             segment_ms=found.segment_ms,
             select_ms=found.select_ms,
+        )
+
+    def _meant(self, before: Snapshot, prompts: tuple[Prompt, ...]) -> Snapshot:
+        """`before` as if the candidate that the newest prompt goes on from had been shown."""
+        maps, scores = before.candidates, before.scores
+        if maps is None or scores is None or len(maps) < 2:
+            return before
+        if before.preference is not None or self._options.local:
+            return before  # the user has chosen, or wants what is shown to stay
+        host, threshold = self._pipeline.engines.memory.host, self._pipeline.manifest.threshold
+        if not denies(prompts[-1], host(maps[before.selected]), before.region, threshold):
+            return before
+        values = self._pipeline.with_room(lambda: np.stack([host(one) for one in maps]))
+        index = meant(values, scores, prompts, before.region, threshold)
+        if index is None:
+            return before
+        return replace(
+            before,
+            selected=index,
+            wide=maps[index] if before.surround is None else before.wide,
+            box=image_box(values[index] >= threshold, before.region),
         )
 
     def _select(self, before: Snapshot, event: Selected) -> Snapshot:
