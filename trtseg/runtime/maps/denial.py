@@ -15,7 +15,7 @@ from trtseg.runtime.maps.choice import violations
 from trtseg.runtime.prompts import cells, on_grid
 from trtseg.types import Click, Prompt, Region
 
-DEEP = 0.8  # of the mask's greatest depth: a leak is less deep than what it leaks from
+DEEP = 0.65  # of the mask's greatest depth: a leak is less deep than what it leaks from
 
 
 def denies(prompt: Prompt, shown: np.ndarray, region: Region, threshold: float) -> bool:
