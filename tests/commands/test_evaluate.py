@@ -215,7 +215,8 @@ def test_workers_end_with_the_command(tmp_path, number):
         _, told = process.communicate(timeout=60)  # which ends with the last of the processes
     if number == signal.SIGTERM:
         assert process.returncode == 143
-        assert told.splitlines()[-1].startswith("trtseg evaluate: terminated; ")
+        # Not always the last line: the pool's own tracker of semaphores ends after the command.
+        assert "\ntrtseg evaluate: terminated; " in f"\n{told}"
     while any(map(running, started)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(running, started))
