@@ -193,6 +193,7 @@ def test_the_budget_ends_the_steps_but_not_the_first():
         {"candidates": "some"},
         {"rate_scale": "step"},
         {"budget_ms": 0.0},
+        {"rehearsed": -1},
     ],
 )
 def test_wrong_hyperparameters_are_refused(wrong):
@@ -228,6 +229,7 @@ def test_steps_take_the_examples_in_turn():
     assert seen == ["a", "b", "a"]
 
 
-def test_a_replay_is_for_sequences():
-    with pytest.raises(ValueError, match="replay"):
-        AdaptConfig(image=Learning(1, 1e-3, 1.0, 0.0, guidance="replay"))
+@pytest.mark.parametrize("of_sequences", [{"guidance": "replay"}, {"rehearsed": 2}])
+def test_what_only_a_sequence_has(of_sequences):
+    with pytest.raises(ValueError, match=next(iter(of_sequences))):
+        AdaptConfig(image=Learning(1, 1e-3, 1.0, 0.0, **of_sequences))

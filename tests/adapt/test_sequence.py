@@ -109,6 +109,35 @@ def test_a_mask_that_was_set_begins_the_replay_anew(learner, photo):
         assert float(only.previous.min()) == 1
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_the_last_images_are_rehearsed(segmenter, importance, photo, monkeypatch, kept):
+    learning = Learning(6, 1e-3, 0.5, 0.0, guidance="replay", rehearsed=kept)
+    learner = make_learner(segmenter, importance, sequence=learning)
+    made, stepped = [], []
+    example, logits = learner.model.example, learner.model.logits
+    monkeypatch.setattr(
+        learner.model, "logits", lambda x, weights: stepped.append(x) or logits(x, weights)
+    )
+
+    def noted(*given):
+        one = example(*given)
+        one.forward(learner.initial.values)
+        made.append(stepped.pop())
+        return one
+
+    monkeypatch.setattr(learner.model, "example", noted)
+    sequence = Sequence(learner, "sequence")
+    for number, image in enumerate(_images(photo)):
+        stepped.clear()
+        _run(sequence, [image])
+        assert len(stepped) == 6
+        # two examples an image
+        of = [next(k for k, one in enumerate(made) if one is x) // 2 for x in stepped]
+        assert of[::2] == [number] * 3
+        earlier = list(range(max(0, number - kept), number)) or [number]
+        assert set(of[1::2]) <= set(earlier)
+
+
 def test_image_mode_carries_nothing_on(learner, photo):
     sequence = Sequence(learner, "image")
     _run(sequence, _images(photo))

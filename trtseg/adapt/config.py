@@ -39,6 +39,8 @@ class Learning:
             that is below 1. Adam takes equal steps however small the loss is: an image that was
             right at once would teach as much as one that was wrong. The distance to the initial
             weights counts, so that the rate rises a little along a sequence.
+        rehearsed: of a sequence: so many of its last images are kept, and every other step is on
+            one of them; 0 forgets each image once it was learnt from, as CA does.
         budget_ms: begin no step that would end later than this; None for no limit.
     """
 
@@ -50,6 +52,7 @@ class Learning:
     mask_loss: str = "cross-entropy"
     candidates: str = "shown"
     rate_scale: str = "none"
+    rehearsed: int = 0
     budget_ms: float | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +64,7 @@ class Learning:
         ):
             one_of(name, getattr(self, name), known)
         fractions(self, "correction_weight")
+        at_least(self, 0, "rehearsed")
         for name in ("learning_rate", "importance_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -108,5 +112,7 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         if self.image.guidance == "replay":
             raise ValueError("image: guidance 'replay' needs the end of an image; see sequence")
+        if self.image.rehearsed:
+            raise ValueError("image: rehearsed: expected 0, images are of a sequence")
         at_least(self, 0, "layers", "seed")
 

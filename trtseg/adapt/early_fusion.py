@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from trtseg.adapt.adapter import replayed
 from trtseg.adapt.config import MODES, AdaptConfig, Learning
 from trtseg.adapt.learn import Example, Forward, learn
+from trtseg.adapt.rehearsal import Rehearsal
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.nn.deeplab import MEAN, SCALE, DeepLab, click_disks
 from trtseg.nn.precision import autocast
@@ -244,6 +245,7 @@ class EarlyFusionSequence:
             one_of("adapt", adapt, MODES)
         self.model, self.adapt, self.images = model, adapt, 0
         self.weights = model.initial
+        self._rehearsal = Rehearsal(model.config.sequence.rehearsed)
 
     @contextmanager
     def image(self, image: np.ndarray) -> Iterator[EarlyFusionSession]:
@@ -255,11 +257,13 @@ class EarlyFusionSequence:
             return
         if any(click.positive for click in session.clicks):
             learning, seed = self.model.config.sequence, [self.model.config.seed, self.images]
+            examples = session.final_examples(learning, seed)
             weights = learn(
                 self.weights,
-                session.final_examples(learning, seed),
+                self._rehearsal.beside(examples, learning.steps, seed),
                 self.model.initial.values,
                 self.model.importance,
                 learning,
             )
             self.weights, self.images = weights, self.images + 1
+            self._rehearsal.keep(examples)

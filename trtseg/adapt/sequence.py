@@ -18,6 +18,7 @@ from trtseg.adapt.adapter import ClickAdapter, Learner, replayed, shown_clicks
 from trtseg.adapt.config import MODES
 from trtseg.adapt.latent import corrections_of
 from trtseg.adapt.learn import learn
+from trtseg.adapt.rehearsal import Rehearsal
 from trtseg.adapt.weights import AdaptedWeights, Report
 from trtseg.atomic import check_room, is_empty
 from trtseg.errors import CheckpointError
@@ -74,7 +75,8 @@ class Sequence:
         state: a folder in which the state is kept: read now if it is there and not empty, and
             replaced atomically after every image. One sequence at a time may keep its state in a
             folder: every state says which one it came from, and of two that came from the same,
-            one is saved and one is refused. "image" has no state.
+            one is saved and one is refused. Images are not in it: what goes on from it rehearses
+            none from before. "image" has no state.
 
     Attributes:
         images: how many have been learnt from.
@@ -97,6 +99,7 @@ class Sequence:
         self.learner, self.adapt = Learner.of(model), adapt
         self.images = 0
         self.weights = self.learner.initial
+        self._rehearsal = Rehearsal(self.learner.config.sequence.rehearsed)
         self._state = None if state is None else Path(state)
         self._id: str | None = None  # of the state that this one came from
         self._own: set[str | None] = {None}  # of all that it loaded or wrote
@@ -163,12 +166,13 @@ class Sequence:
         else:
             shown = [shown_clicks(observation, learning.guidance, seed)]
         corrections = corrections_of(observation)
+        examples = [
+            learner.model.example(each, corrections, mask, learning.candidates)
+            for each in shown
+        ]
         weights = learn(
             self.weights,
-            [
-                learner.model.example(each, corrections, mask, learning.candidates)
-                for each in shown
-            ],
+            self._rehearsal.beside(examples, learning.steps, seed),
             learner.initial.values,
             learner.importance,
             learning,
@@ -177,6 +181,7 @@ class Sequence:
         if self._state is not None:
             self._write(self._state, weights, images, kept=True)
         self.weights, self.images = weights, images
+        self._rehearsal.keep(examples)
         return weights.report
 
     def save(self, path: str | Path) -> None:
@@ -204,6 +209,7 @@ class Sequence:
         )
         weights = AdaptedWeights(values, first, second, state.adam_step)
         self.weights, self.images = weights, state.images
+        self._rehearsal.clear()
         self._id = state.id
         self._own.add(state.id)
 
