@@ -1,6 +1,8 @@
 """The method asks for no special architecture: the same promises on DeepLabV3+."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import cv2
@@ -105,6 +107,19 @@ def test_a_refused_step_leaves_the_session_going(photo, monkeypatch):
     assert prediction.report.rejected
     assert prediction.report.steps == 1
     assert len(session.clicks) == 2
+
+
+def test_what_is_rehearsed_does_not_keep_its_session(photo):
+    learning = Learning(2, 1e-3, 0.0, 0.0, rehearsed=2)
+    model = _model(sequence=learning)
+    sequence = EarlyFusionSequence(model, "both")
+    with sequence.image(photo) as session:
+        _click(session)
+    kept = weakref.ref(session)
+    del session
+    gc.collect()
+    assert len(sequence._rehearsal) == 1
+    assert kept() is None
 
 
 def test_a_replay_shows_the_first_click_and_then_more(photo, monkeypatch):

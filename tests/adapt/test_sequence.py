@@ -126,7 +126,7 @@ def test_the_last_images_are_rehearsed(segmenter, importance, photo, monkeypatch
         return one
 
     monkeypatch.setattr(learner.model, "example", noted)
-    sequence = Sequence(learner, "sequence")
+    sequence, rehearsed = Sequence(learner, "sequence"), set()
     for number, image in enumerate(_images(photo)):
         stepped.clear()
         _run(sequence, [image])
@@ -134,8 +134,37 @@ def test_the_last_images_are_rehearsed(segmenter, importance, photo, monkeypatch
         # two examples an image
         of = [next(k for k, one in enumerate(made) if one is x) // 2 for x in stepped]
         assert of[::2] == [number] * 3
-        earlier = list(range(max(0, number - kept), number)) or [number]
-        assert set(of[1::2]) <= set(earlier)
+        earlier = range(max(0, number - kept), number)
+        assert set(of[1::2]) <= set(earlier or [number])
+        rehearsed |= set(of[1::2]) & set(earlier)
+    assert rehearsed == {0: set(), 1: {0, 1}, 2: {0, 1}}[kept]
+
+
+def test_an_image_that_was_refused_is_not_rehearsed(segmenter, importance, photo, monkeypatch):
+    learning = Learning(4, 1e-3, 0.5, 0.0, guidance="replay", rehearsed=2)
+    learner = make_learner(segmenter, importance, sequence=learning)
+    sequence = Sequence(learner, "sequence")
+    logits = learner.model.logits
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            learner.model, "logits", lambda x, weights: logits(x, weights) * float("nan")
+        )
+        _run(sequence, [photo])
+    assert sequence.report.rejected
+    _run(sequence, [photo])
+    assert (sequence.report.steps, sequence.report.rejected) == (4, False)
+    assert len(sequence._rehearsal) == 1
+
+
+def test_a_state_that_is_loaded_rehearses_nothing_from_before(
+    segmenter, importance, photo, tmp_path
+):
+    learning = Learning(2, 1e-3, 0.5, 0.0, rehearsed=2)
+    sequence = Sequence(make_learner(segmenter, importance, sequence=learning), "sequence")
+    _run(sequence, [photo])
+    sequence.save(tmp_path / "state")
+    sequence.load(tmp_path / "state")
+    assert len(sequence._rehearsal) == 0
 
 
 def test_image_mode_carries_nothing_on(learner, photo):

@@ -191,14 +191,14 @@ class EarlyFusionSession:
 
     def example(self, shown: np.ndarray, rows: np.ndarray, mask: np.ndarray) -> Example:
         """What `learn` learns from: the network sees `shown` and is judged by all `rows`."""
-        features = self._model.features(self._staged, shown)
+        model = self._model  # an example that is kept does not keep the session
+        features = model.features(self._staged, shown)
         corrections = rows.copy()
         corrections[:, :2] = (corrections[:, :2] + 0.5) / STRIDE - 0.5
-        device = self._model.device
         return Example(
-            lambda weights: self._model.logits(features, weights)[None],
-            torch.from_numpy(corrections).to(device),
-            torch.tensor(mask, device=device),
+            lambda weights: model.logits(features, weights)[None],
+            torch.from_numpy(corrections).to(model.device),
+            torch.tensor(mask, device=model.device),
         )
 
     def final_examples(self, learning: Learning, seed: list[int]) -> list[Example]:
@@ -266,4 +266,5 @@ class EarlyFusionSequence:
                 learning,
             )
             self.weights, self.images = weights, self.images + 1
-            self._rehearsal.keep(examples)
+            if not weights.report.rejected:
+                self._rehearsal.keep(examples)

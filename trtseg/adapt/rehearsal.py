@@ -26,6 +26,9 @@ class Rehearsal:
     def __init__(self, images: int) -> None:
         self._kept: deque[Sequence[Example]] = deque(maxlen=images)
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def beside(self, new: Sequence[Example], steps: int, seed: list[int]) -> list[Example]:
         """What each step is on: the new examples in turn, and every other time a kept one.
 
@@ -36,7 +39,8 @@ class Rehearsal:
         """
         if not self._kept:
             return list(islice(cycle(new), steps))
-        rng, turns = np.random.default_rng(seed), cycle(new)
+        # not the draw among the newest image's own moments, which has the same seed
+        rng, turns = np.random.default_rng([*seed, 1]), cycle(new)
         return [
             _one_of(_one_of(self._kept, rng), rng) if step % 2 else next(turns)
             for step in range(steps)

@@ -181,7 +181,8 @@ class Sequence:
         if self._state is not None:
             self._write(self._state, weights, images, kept=True)
         self.weights, self.images = weights, images
-        self._rehearsal.keep(examples)
+        if not weights.report.rejected:
+            self._rehearsal.keep(examples)
         return weights.report
 
     def save(self, path: str | Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tiny_model import write_tiny
 
 from trtseg import Click, EngineError, Segmenter
 from trtseg.runtime.maps.choice import Preference
-from trtseg.runtime.session import Session, snapshot
+from trtseg.runtime.session import Session
 from trtseg.runtime.session.observation import Observation
 from trtseg.runtime.session.prediction import Prediction
 
@@ -52,28 +53,50 @@ def test_a_click_gives_a_mask_of_the_images_size(session: Session) -> None:
     assert session.prediction is p
 
 
+def _scripted(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, boxes: list[tuple[int, int, int, int]]
+) -> list[np.ndarray | None]:
+    """The first click finds these boxes, the first one best; what each click was given."""
+    click, given = segmenter.pipeline.click, []
+
+    def scripted(encoded: Any, prompts: Any, previous: Any, *rest: Any, **more: Any) -> Any:
+        given.append(None if previous is None else np.array(previous))
+        found = click(encoded, prompts, previous, *rest, **more)
+        if len(prompts) > 1:
+            return found
+        values = np.full_like(found.probabilities, 0.1)
+        for one, (y0, x0, y1, x1) in zip(values, boxes, strict=True):
+            one[y0:y1, x0:x1] = 0.9
+        scores = np.linspace(0.9, 0.5, len(boxes), dtype=np.float32)
+        return replace(found, probabilities=values, scores=scores, mask=None)
+
+    monkeypatch.setattr(segmenter.pipeline, "click", scripted)
+    return given
+
+
 @pytest.mark.parametrize("how", ["shown", "local", "selected", "all are denied"])
 def test_after_a_denial_another_candidate_is_gone_on_from(
     segmenter: Segmenter, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    session = segmenter.session(segmenter.encode(photo), focus=None, local=how == "local")
-    first = session.add_click(80, 60)
+    encoded = segmenter.encode(photo)
+    height, width = segmenter.pipeline.grid(encoded.working_size)
+    whole, small = (0, 0, height, width), (0, 0, height // 4, width // 4)
+    boxes = [whole, whole if how == "all are denied" else small, whole]
+    given = _scripted(segmenter, monkeypatch, boxes)
+    session = segmenter.session(encoded, focus=None, local=how == "local")
+    first = session.add_click(2, 2)
+    assert first.selected == 0
     if how == "selected":
-        first = session.select(first.selected)
-    other = (first.selected + 1) % 3
-    monkeypatch.setattr(snapshot, "denies", lambda *_: True)
-    monkeypatch.setattr(snapshot, "meant", lambda *_: None if how == "all are denied" else other)
-    click, given = segmenter.pipeline.click, []
-
-    def noted(encoded: Any, prompts: Any, previous: np.ndarray, *rest: Any, **more: Any) -> Any:
-        given.append(np.array(previous))
-        return click(encoded, prompts, previous, *rest, **more)
-
-    monkeypatch.setattr(segmenter.pipeline, "click", noted)
-    session.add_click(20, 20, positive=False)
-    expected = other if how == "shown" else first.selected
-    assert first.snapshot.candidates is not None
-    np.testing.assert_array_equal(given[0], first.snapshot.candidates[expected])
+        first = session.select(0)
+    y, x = photo.shape[0] // 2, photo.shape[1] // 2
+    # beside another new prompt, and not the last one
+    session.add(Click(x, y, False), Click(3, 2))
+    maps = first.snapshot.candidates
+    assert maps is not None
+    expected = maps[1 if how == "shown" else 0]
+    np.testing.assert_array_equal(given[1], expected)
+    # what is learnt from is what was seen
+    np.testing.assert_array_equal(session.observations()[1].previous, expected)
     same(session.undo(), first)
 
 

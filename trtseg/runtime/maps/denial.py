@@ -11,50 +11,58 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from trtseg.runtime.maps.candidates import CandidateMaps
 from trtseg.runtime.maps.choice import violations
+from trtseg.runtime.maps.correction import REACH
 from trtseg.runtime.prompts import cells, on_grid
 from trtseg.types import Click, Prompt, Region
 
 DEEP = 0.65  # of the mask's greatest depth: a leak is less deep than what it leaks from
 
 
-def denies(prompt: Prompt, shown: np.ndarray, region: Region, threshold: float) -> bool:
-    """Whether a prompt is a background click in the middle of a mask.
+def denies(click: Click, shown: np.ndarray, region: Region, threshold: float) -> bool:
+    """Whether a background click is in the middle of a mask.
+
+    Where the mask is no thicker than what a click reaches by itself, everything is its middle, and
+    nothing is denied.
 
     Args:
-        prompt: the newest.
-        shown: [H, W] on the base grid of `region`, what the user saw.
+        click: on the background.
+        shown: [H, W] on the base grid of `region`, what the click was made on.
         region: where it lies.
         threshold: probability from which a cell is object.
     """
-    if not isinstance(prompt, Click) or prompt.positive:
-        return False
     mask = shown >= threshold
-    ((row, column),) = cells(on_grid([prompt], region, mask.shape).negative, mask.shape)
+    ((row, column),) = cells(on_grid([click], region, mask.shape).negative, mask.shape)
     # beyond the grid is no object
     padded = np.pad(mask.view(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
-    return bool(mask[row, column]) and bool(depth[row, column] >= DEEP * depth.max())
+    return bool(depth[row, column] >= max(DEEP * depth.max(), REACH))
 
 
 def meant(
-    candidates: np.ndarray,
+    candidates: CandidateMaps,
+    values: np.ndarray,
     scores: np.ndarray,
-    prompts: Sequence[Prompt],
+    newest: Sequence[Prompt],
     region: Region,
     threshold: float,
 ) -> int | None:
-    """The candidate of the highest score among those in which every prompt has its label.
+    """The candidate of the highest score in which the newest prompts hold.
+
+    And that agreed with all earlier ones by itself: what was made to hold is not what was meant.
 
     Args:
-        candidates: [M, H, W] on the base grid of `region`, from before the newest prompt.
+        candidates: from before the newest prompts.
+        values: the same on the host, [M, H, W] on the base grid of `region`.
         scores: float32 [M].
-        prompts: all of them.
+        newest: the prompts that came since.
         region: where the candidates lie.
         threshold: probability from which a cell is object.
 
     Returns:
         Its index; None where every candidate is denied.
     """
-    agreeing = np.flatnonzero(violations(candidates, prompts, region, threshold) == 0)
-    return int(agreeing[scores[agreeing].argmax()]) if len(agreeing) else None
+    violated = violations(values, newest, region, threshold)
+    agreeing = [m for m in range(len(values)) if not violated[m] and candidates.obeyed(m)]
+    return max(agreeing, key=lambda m: float(scores[m]), default=None)

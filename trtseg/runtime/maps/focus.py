@@ -58,7 +58,8 @@ def image_box(mask: np.ndarray, region: Region) -> Region | None:
     height, width = (y1 - y0) / mask.shape[0], (x1 - x0) / mask.shape[1]
     return (
         int(y0 + ys[0] * height), int(x0 + xs[0] * width),
-        int(np.ceil(y0 + (ys[-1] + 1) * height)), int(np.ceil(x0 + (xs[-1] + 1) * width)),
+        min(y1, int(np.ceil(y0 + (ys[-1] + 1) * height))),
+        min(x1, int(np.ceil(x0 + (xs[-1] + 1) * width))),
     )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
@@ -49,8 +48,8 @@ class Session:
     the encoded region), or that the model was not made for (see `Segmenter.accepts`).
 
     A correction goes on from the mask that is shown. But a background click in the middle of that
-    mask denies it: then the session goes on from the best of the other candidates in which every
-    prompt holds, unless one was selected or the session is `local`.
+    mask denies it: then the session goes on from the best of the other candidates that agree with
+    every prompt, unless one was selected or the session is `local`.
     """
 
     def __init__(
@@ -96,16 +95,16 @@ class Session:
     def observations(self) -> tuple[Observation, ...]:
         """What was known at each call whose prompts count, over all that was encoded, oldest first.
 
-        `selected` is the candidate that the answer showed. Where the session looked at a crop,
-        `previous` is the last mask from before it.
+        `selected` is the candidate that the answer showed; `previous` is the mask that the answer
+        went on from: where the session looked at a crop, the last one from before it.
         """
         host = self._pipeline.engines.memory.host
         found: list[Observation] = []
-        for before, after in pairwise(self._state.present.history):
+        for after in self._state.present.history:
             if isinstance(after.event, MaskSet):
                 found.clear()
             elif isinstance(after.event, Added):
-                previous = None if before.wide is None else host(before.wide)
+                previous = None if after.carried is None else host(after.carried)
                 found.append(observe(
                     self._encoded, after.prompts, previous, after.selected, len(after.event.prompts)
                 ))

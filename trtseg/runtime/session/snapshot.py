@@ -52,6 +52,7 @@ class Snapshot:
         scores: float32 [M] of the selector.
         selected: index of the map that is shown; -1 while nothing is selected.
         wide: the last map [H, W] over all that was encoded, before any focus crop.
+        carried: such a map of the candidate that the event went on from; None before the first.
         surround: in a crop, what its border fades into, float32 [H, W].
         preference: the candidate that the user chose, if any.
         given: a mask that was set, packed by `np.packbits`; shown as it is.
@@ -70,6 +71,7 @@ class Snapshot:
     scores: np.ndarray | None = None
     selected: int = -1
     wide: Array | None = None
+    carried: Array | None = None
     surround: np.ndarray | None = None
     preference: Preference | None = None
     given: np.ndarray | None = None
@@ -138,7 +140,7 @@ class Stepper:
         pipeline = self._pipeline
         memory = pipeline.engines.memory
         prompts = (*before.prompts, *event.prompts)
-        base = self._meant(before, prompts)
+        base = self._meant(before, event.prompts)
         region = self._region(base, prompts)
         encoded, focus_encode_ms = self._encoding(region)
         previous, surround = self._carry(base, region)
@@ -183,6 +185,7 @@ class Stepper:
             scores=found.scores,
             selected=selected,
             wide=maps[selected] if surround is None else base.wide,
+            carried=base.wide,
             surround=surround,
             preference=before.preference,
             weights=weights,
@@ -197,25 +200,27 @@ class Stepper:
             select_ms=found.select_ms,
         )
 
-    def _meant(self, before: Snapshot, prompts: tuple[Prompt, ...]) -> Snapshot:
-        """`before` as if the candidate that the newest prompt goes on from had been shown."""
-        maps, scores = before.candidates, before.scores
-        if maps is None or scores is None or len(maps) < 2:
+    def _meant(self, before: Snapshot, newest: tuple[Prompt, ...]) -> Snapshot:
+        """`before` as if the candidate that the newest prompts go on from had been shown."""
+        maps, scores, region = before.candidates, before.scores, before.region
+        clicks = [one for one in newest if isinstance(one, Click) and not one.positive]
+        if not clicks or maps is None or scores is None or len(maps) < 2:
             return before
         if before.preference is not None or self._options.local:
             return before  # the user has chosen, or wants what is shown to stay
         host, threshold = self._pipeline.engines.memory.host, self._pipeline.manifest.threshold
-        if not denies(prompts[-1], host(maps[before.selected]), before.region, threshold):
+        shown = host(maps[before.selected])
+        if not any(denies(click, shown, region, threshold) for click in clicks):
             return before
         values = self._pipeline.with_room(lambda: np.stack([host(one) for one in maps]))
-        index = meant(values, scores, prompts, before.region, threshold)
+        index = meant(maps, values, scores, newest, region, threshold)
         if index is None:
             return before
         return replace(
             before,
             selected=index,
             wide=maps[index] if before.surround is None else before.wide,
-            box=image_box(values[index] >= threshold, before.region),
+            box=image_box(values[index] >= threshold, region),
         )
 
     def _select(self, before: Snapshot, event: Selected) -> Snapshot:
