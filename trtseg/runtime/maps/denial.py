@@ -17,7 +17,7 @@ from trtseg.runtime.maps.correction import REACH
 from trtseg.runtime.prompts import cells, on_grid
 from trtseg.types import Click, Prompt, Region
 
-DEEP = 0.65  # of the mask's greatest depth: a leak is less deep than what it leaks from
+DEEP = 0.75  # of the greatest depth: leaks, and neighbours that were taken in, are rarely as deep
 
 
 def denies(click: Click, shown: np.ndarray, region: Region, threshold: float) -> bool:
