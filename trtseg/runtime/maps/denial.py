@@ -23,7 +23,7 @@ DEEP = 0.75  # of the greatest depth: leaks, and neighbours that were taken in, 
 def denies(click: Click, shown: np.ndarray, region: Region, threshold: float) -> bool:
     """Whether a background click is in the middle of a mask.
 
-    Where the mask is no thicker than what a click reaches by itself, everything is its middle, and
+    Where the mask is thinner than what a click reaches by itself, everything is its middle, and
     nothing is denied.
 
     Args:

@@ -49,7 +49,7 @@ class Session:
 
     A correction goes on from the mask that is shown. But a background click in the middle of that
     mask denies it: then the session goes on from the best of the other candidates that agree with
-    every prompt, unless one was selected or the session is `local`.
+    every prompt, if one does, unless one was selected or the session is `local`.
     """
 
     def __init__(
