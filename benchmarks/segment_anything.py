@@ -54,7 +54,7 @@ class SAM2:
     def __init__(self, folder: Path, threads: int) -> None:
         for name in (ENCODER, DECODER):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name}: expected a graph of SAM 2, found no file")
+                raise FileNotFoundError(f"{folder / name}: expected a graph of SAM 2, no such file")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._encoder, self._decoder = (
