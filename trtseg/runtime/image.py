@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from trtseg import ops
 from trtseg.runtime.engine import Array, on_host
 from trtseg.runtime.exif import orientation
 from trtseg.runtime.image_size import declared_size
@@ -285,21 +286,18 @@ def prepare(
         out: float32 [1, 3, h, w] to write (pixel - mean) * scale into.
     """
     y0, x0, y1, x1 = region
-    pixels = _plain(picture.pixels[y0:y1, x0:x1])
-    alpha = None
-    if CHANNELS[picture.image_format] == 4:
-        pixels, alpha = _premultiplied(pixels)
-    size = out.shape[2], out.shape[3]
-    small = _resize(pixels, size)
-    small = _order_rgb(small, picture.image_format.removesuffix("A"))
-    unit = 255.0 / (np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0)
-    target = out[0].transpose(1, 2, 0)
-    np.multiply(small, np.float32(unit), out=target, casting="unsafe")
-    if alpha is not None:
-        opaque = _resize(alpha, size).astype(np.float32) * np.float32(unit / 255.0)
-        target += mean * (1 - opaque)[..., None]
-    target -= mean
-    target *= scale
+    pixels = picture.pixels[y0:y1, x0:x1]
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
+        pixels = pixels * np.float32(1 / 65535)
+    elif pixels.dtype != np.uint8:
+        pixels = pixels.astype(np.float32, copy=False)
+    pixels = _plain(pixels)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    ops.prepare_image(
+        pixels, out[0], mean=mean.tolist(), scale=scale.tolist(),
+        bgr=picture.image_format in ("BGR", "BGRA"),
+    )  # fmt: skip
 
 
 def _plain(pixels: np.ndarray) -> np.ndarray:
@@ -326,13 +324,6 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (width, height), interpolation=method)
-
-
 def _order_rgb(pixels: np.ndarray, image_format: str) -> np.ndarray:
     """As [..., channels] with red first; grey becomes three equal channels."""
     if image_format == "GRAY":
@@ -340,16 +331,6 @@ def _order_rgb(pixels: np.ndarray, image_format: str) -> np.ndarray:
     if image_format == "BGRA":
         return pixels[..., [2, 1, 0, 3]]
     return pixels[..., ::-1] if image_format == "BGR" else pixels
-
-
-def _premultiplied(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colour times alpha, and alpha; None for alpha where everything is opaque."""
-    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
-    alpha = np.ascontiguousarray(pixels[..., 3])
-    colour = np.ascontiguousarray(pixels[..., :3])
-    if alpha.min() >= full:
-        return colour, None
-    return cv2.multiply(colour, cv2.merge((alpha, alpha, alpha)), scale=1.0 / full), alpha
 
 
 def _upright(pixels: np.ndarray, tag: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from reference import prepare_image
 from tiny_model import write_tiny
 
 from trtseg import BundleError, Click, EngineError, Segmenter, bundle
@@ -57,11 +58,7 @@ def test_the_chain_is_its_definition(tmp_path: Path, options: dict) -> None:
         return dict(zip(names, session.run(None, feeds), strict=True))
 
     height, width = encoded.working_size
-    import cv2
-
-    method = cv2.INTER_AREA if height * width < 90 * 120 else cv2.INTER_LINEAR
-    small = cv2.resize(image, (width, height), interpolation=method).astype(np.float64)
-    normal = ((small - m.mean) * m.scale).astype(np.float32).transpose(2, 0, 1)
+    normal = prepare_image(image, (height, width), m.mean, m.scale).astype(np.float32)
     grid = height // m.base_stride, width // m.base_stride
     levels = run("encoder", image=normal[None])
     base = made.parameters["bias"][:, None, None].astype(np.float64)
@@ -122,7 +119,7 @@ def test_nothing_is_allocated_after_the_first_click_of_a_size(segmenter: Segment
         # The candidates stay for undo; beside them Python's small objects and, in passing, the
         # few maps of the grid by which they are tidied and clicks are made to hold.
         assert peak - before < 6 * kept + 24_000
-        assert after - before < kept + 12_000
+        assert after - before < kept + 16_000
     tracemalloc.stop()
 
 
