@@ -149,8 +149,8 @@ def shrinking_matrix(output, source):
 
 
 def prepare_image(pixels, size, mean, scale, bgr=False):
-    """[3, h, w]; pixels [H, W, C] of 0 .. 255 or 0 .. 1."""
-    full = 255.0 if pixels.dtype == np.uint8 else 1.0
+    """[3, h, w]; pixels [H, W, C], uint8 or uint16, or of 0 .. 1."""
+    full = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
     values = pixels.astype(np.float64) / full
     alpha = values[..., 3:] if pixels.shape[2] == 4 else np.ones((*pixels.shape[:2], 1))
     colour = np.broadcast_to(values[..., :3], (*pixels.shape[:2], 3)) * alpha

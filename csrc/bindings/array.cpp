@@ -8,6 +8,7 @@ const char* name_of(Dtype dtype) {
     case Dtype::float32: return "float32";
     case Dtype::float16: return "float16";
     case Dtype::int32: return "int32";
+    case Dtype::uint16: return "uint16";
     case Dtype::uint8: return "uint8";
     case Dtype::boolean: return "bool";
     case Dtype::other: break;
@@ -18,7 +19,7 @@ const char* name_of(Dtype dtype) {
 // Bytes of an element; 1 for types that are refused later.
 i64 item_size(Dtype dtype) {
   if (dtype == Dtype::float32 || dtype == Dtype::int32) return 4;
-  return dtype == Dtype::float16 ? 2 : 1;
+  return dtype == Dtype::float16 || dtype == Dtype::uint16 ? 2 : 1;
 }
 
 // The ABI of DLPack 0.x, as far as it is read here.
@@ -44,6 +45,7 @@ Dtype dlpack_dtype(int code, int bits) {
   if (code == 2 && bits == 32) return Dtype::float32;
   if (code == 2 && bits == 16) return Dtype::float16;
   if (code == 0 && bits == 32) return Dtype::int32;
+  if (code == 1 && bits == 16) return Dtype::uint16;
   if (code == 1 && bits == 8) return Dtype::uint8;
   if (code == 6 && bits == 8) return Dtype::boolean;
   return Dtype::other;
@@ -255,6 +257,7 @@ void set_typestr(Array& array, const std::string& typestr) {
   if (type == "f4") array.dtype = Dtype::float32;
   if (type == "f2") array.dtype = Dtype::float16;
   if (type == "i4") array.dtype = Dtype::int32;
+  if (type == "u2") array.dtype = Dtype::uint16;
   if (type == "u1") array.dtype = Dtype::uint8;
   if (type == "b1") array.dtype = Dtype::boolean;
   if (array.dtype != Dtype::other) array.dtype_name = name_of(array.dtype);

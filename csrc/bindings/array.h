@@ -17,7 +17,7 @@ namespace trtseg {
 
 namespace py = pybind11;
 
-enum class Dtype { float32, float16, int32, uint8, boolean, other };
+enum class Dtype { float32, float16, int32, uint16, uint8, boolean, other };
 
 // An array as its owner describes it. Strides in elements.
 struct Array {
@@ -130,6 +130,10 @@ struct DtypeOf<half> {
 template <>
 struct DtypeOf<std::int32_t> {
   static constexpr Dtype value = Dtype::int32;
+};
+template <>
+struct DtypeOf<std::uint16_t> {
+  static constexpr Dtype value = Dtype::uint16;
 };
 template <>
 struct DtypeOf<std::uint8_t> {

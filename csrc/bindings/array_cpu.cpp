@@ -14,6 +14,7 @@ void set_format(Array& array, const char* format, i64 item) {
   if (code == "f") set_typestr(array, "<f4");
   if (code == "e") set_typestr(array, "<f2");
   if (code == "d") array.dtype_name = "float64";
+  if (code == "H") set_typestr(array, "<u2");
   if (code == "B") set_typestr(array, "|u1");
   if (code == "?") set_typestr(array, "|b1");
   if (code == "i" || code == "l" || code == "q") {

@@ -24,8 +24,15 @@ static void take_three(py::handle values, const char* name, float (&target)[3]) 
 }
 
 template <class S>
+constexpr float kWhite = 1.0f;
+template <>
+constexpr float kWhite<std::uint8_t> = 255.0f;
+template <>
+constexpr float kWhite<std::uint16_t> = 65535.0f;
+
+template <class S>
 static void prepare(Arguments& arguments, py::handle pixels, Preparation with, py::handle out) {
-  with.full = std::is_same<S, std::uint8_t>::value ? 255.0f : 1.0f;
+  with.full = kWhite<S>;
   const auto p = arguments.input<S, 3>(pixels, "pixels", {kAny, kAny, kAny});
   const i64 channels = p.shape[2];
   if (channels != 1 && channels != 3 && channels != 4) {
@@ -55,16 +62,17 @@ void bind_prepare_image(py::module_& m) {
         const Array array = arguments.acquire(pixels, "pixels", false);
         switch (array.dtype) {
           case Dtype::uint8: return prepare<std::uint8_t>(arguments, pixels, with, out);
+          case Dtype::uint16: return prepare<std::uint16_t>(arguments, pixels, with, out);
           case Dtype::float16: return prepare<half>(arguments, pixels, with, out);
           case Dtype::float32: return prepare<float>(arguments, pixels, with, out);
           default:
-            throw py::type_error("pixels: expected uint8, float16 or float32, got " +
+            throw py::type_error("pixels: expected uint8, uint16, float16 or float32, got " +
                                  array.dtype_name);
         }
       },
       "pixels"_a, "mean"_a, "scale"_a, "bgr"_a, "out"_a, "stream"_a = 0,
-      "pixels uint8, float16 or float32 [H, W, 1 | 3 | 4]; mean and scale three numbers; out "
-      "float32 or float16 [3, h, w].");
+      "pixels uint8, uint16, float16 or float32 [H, W, 1 | 3 | 4]; mean and scale three numbers; "
+      "out float32 or float16 [3, h, w].");
 }
 
 }  // namespace trtseg

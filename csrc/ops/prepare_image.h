@@ -44,12 +44,13 @@ TRTSEG_HD inline float window_weight(const Window& window, i64 j) {
 }
 
 TRTSEG_HD inline float pixel_value(std::uint8_t value) { return static_cast<float>(value); }
+TRTSEG_HD inline float pixel_value(std::uint16_t value) { return static_cast<float>(value); }
 TRTSEG_HD inline float pixel_value(float value) { return value; }
 TRTSEG_HD inline float pixel_value(half value) { return to_float(value); }
 
 struct Preparation {
   float mean[3], scale[3];  // RGB, for values of 0 .. 255
-  float full;               // what is white, or opaque, in the source: 255 or 1
+  float full;               // what is white, or opaque, in the source: 255, 65535 or 1
   bool bgr;                 // the source's order of channels
 };
 
@@ -92,7 +93,7 @@ TRTSEG_HD inline Colour prepared(View<const S, 3> pixels, const Preparation& wit
 }
 
 // pixels [H, W, 1, 3 or 4], rows and pixels may be strided, the fourth channel is alpha; out [3, h,
-// w], RGB. S: uint8 (0 .. 255), float, half (0 .. 1); T: float, half.
+// w], RGB. S: uint8, uint16 (0 .. all bits set), float, half (0 .. 1); T: float, half.
 template <class S, class T>
 void prepare_image(View<const S, 3> pixels, Preparation with, View<T, 3> out, Stream stream);
 

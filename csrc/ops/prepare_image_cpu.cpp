@@ -18,6 +18,8 @@ void prepare_image(View<const S, 3> pixels, Preparation with, View<T, 3> out, St
 
 TRTSEG_INSTANCE(prepare_image<std::uint8_t, float>);
 TRTSEG_INSTANCE(prepare_image<std::uint8_t, half>);
+TRTSEG_INSTANCE(prepare_image<std::uint16_t, float>);
+TRTSEG_INSTANCE(prepare_image<std::uint16_t, half>);
 TRTSEG_INSTANCE(prepare_image<float, float>);
 TRTSEG_INSTANCE(prepare_image<float, half>);
 TRTSEG_INSTANCE(prepare_image<half, float>);

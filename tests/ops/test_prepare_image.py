@@ -22,13 +22,13 @@ SIZES = [
 
 
 def random_pixels(rng, size, channels, dtype):
-    if dtype == np.uint8:
-        return rng.integers(0, 256, (*size, channels), np.uint8)
+    if dtype in (np.uint8, np.uint16):
+        return rng.integers(0, np.iinfo(dtype).max, (*size, channels), dtype, endpoint=True)
     return rng.random((*size, channels)).astype(dtype)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("source", [np.uint8, np.float32, np.float16], ids=ids)
+@pytest.mark.parametrize("source", [np.uint8, np.uint16, np.float32, np.float16], ids=ids)
 @pytest.mark.parametrize(
     "sizes", SIZES, ids=["-".join("{}x{}".format(*size) for size in pair) for pair in SIZES]
 )
@@ -75,7 +75,7 @@ def test_refuses_wrong_arguments():
         ({"pixels": pixels[..., :2]}, ValueError, "pixels: expected 1, 3 or 4 channels, got 2"),
         ({"pixels": pixels[..., 0]}, ValueError, r"pixels: expected shape \[H, W, C\]"),
         ({"pixels": pixels[:0]}, ValueError, "pixels: expected sides of at least 1"),
-        ({"pixels": pixels.astype(int)}, TypeError, "pixels: expected uint8, float16 or float32"),
+        ({"pixels": pixels.astype(int)}, TypeError, "pixels: expected uint8, uint16, float16 or f"),
         ({"mean": MEAN[:2]}, ValueError, "mean: expected three numbers, got 2"),
         ({"scale": (1, np.nan, 1)}, ValueError, "scale: expected finite numbers"),
         ({"out": out[:2]}, ValueError, r"out: expected shape \[3, any, any\]"),

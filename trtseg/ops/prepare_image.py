@@ -17,15 +17,16 @@ def prepare_image(
     bgr: bool = False,
     stream: int = 0,
 ) -> Any:
-    """Resize, put into RGB order and normalise: out = (255 pixel - mean) * scale.
+    """Resize, put into RGB order and normalise: out = (255 pixel - mean) * scale
+    of pixels from 0 to 1.
 
     An axis that shrinks takes the mean of what lies under each output pixel; one that grows is
     interpolated linearly between pixel centres.
 
     Args:
         pixels: [H, W, C], C of 1 (grey), 3, or 4 (the last is alpha: transparent pixels take the
-            mean); uint8, or float32 or float16 in [0, 1], which is not checked. Rows and pixels
-            may lie apart.
+            mean); uint8 or uint16, or float32 or float16 in [0, 1], which is not checked. Rows and
+            pixels may lie apart.
         out: float32 or float16 [3, h, w], RGB.
         mean, scale: three numbers each, RGB, for values of 0 to 255.
         bgr: the channels of `pixels` come as BGR.

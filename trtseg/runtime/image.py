@@ -287,9 +287,7 @@ def prepare(
     """
     y0, x0, y1, x1 = region
     pixels = picture.pixels[y0:y1, x0:x1]
-    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
-        pixels = pixels * np.float32(1 / 65535)
-    elif pixels.dtype != np.uint8:
+    if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32, copy=False)
     pixels = _plain(pixels)
     if pixels.ndim == 2:
