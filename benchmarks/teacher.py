@@ -105,6 +105,11 @@ def layers(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     return maps
 
 
+def _write(path: Path, values: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), values):
+        raise OSError(f"{path}: cannot be written")
+
+
 def label(network: SAM2, photo: Path, output: Path) -> int:
     """Write what is found in a photograph; how many masks. Nothing is written where there is none.
 
@@ -124,7 +129,7 @@ def label(network: SAM2, photo: Path, output: Path) -> int:
     maps = layers([mask for mask in found if mask is not None], (height, width))
     for folder, values in zip(("masks_parts", "masks"), maps[::-1], strict=True):
         if values.any():
-            cv2.imwrite(str(output / folder / f"{photo.stem}.png"), values)
+            _write(output / folder / f"{photo.stem}.png", values)
     if maps.any():  # the image comes last: a pair is whole or not there
         (output / "images" / photo.name).symlink_to(photo.resolve())
     return int(maps.max((1, 2)).sum())
@@ -141,6 +146,10 @@ def main() -> None:
         for folder in ("images", "masks", "masks_parts"):
             (args.output / folder).mkdir(parents=True, exist_ok=True)
         network = SAM2(args.graphs, args.threads)
+        stems = [photo.stem for photo in args.photos]
+        if len(set(stems)) < len(stems):
+            twice = next(stem for stem in stems if stems.count(stem) > 1)
+            raise ValueError(f"expected photographs of different names, got {twice!r} twice")
         there = {path.stem for path in (args.output / "images").iterdir()}
         count = 0
         for photo in tqdm(args.photos):

@@ -58,12 +58,10 @@ struct Colour {
   float channel[3];
 };
 
-// Output pixel (y, x) of height x width. Where the source is transparent it takes the mean.
+// The output pixel over these rows and columns. Where the source is transparent it takes the mean.
 template <class S>
-TRTSEG_HD inline Colour prepared(View<const S, 3> pixels, const Preparation& with, i64 y, i64 x,
-                                 i64 height, i64 width) {
-  const Window rows = make_window(y, pixels.shape[0], height);
-  const Window columns = make_window(x, pixels.shape[1], width);
+TRTSEG_HD inline Colour prepared(View<const S, 3> pixels, const Preparation& with,
+                                 const Window& rows, const Window& columns) {
   const i64 channels = pixels.shape[2];
   float sum[3] = {0.0f, 0.0f, 0.0f}, opaque = 0.0f;
   for (i64 j = rows.begin; j <= rows.last; ++j) {

@@ -9,9 +9,11 @@ static __global__ void prepare_image_kernel(View<const S, 3> pixels, Preparation
   const i64 x = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
   const i64 height = out.shape[1], width = out.shape[2];
   if (x >= width) return;
+  const Window columns = make_window(x, pixels.shape[1], width);
   for (i64 y = static_cast<i64>(blockIdx.y) * blockDim.y + threadIdx.y; y < height;
        y += static_cast<i64>(gridDim.y) * blockDim.y) {
-    const Colour colour = prepared(pixels, with, y, x, height, width);
+    const Window rows = make_window(y, pixels.shape[0], height);
+    const Colour colour = prepared(pixels, with, rows, columns);
 #pragma unroll
     for (int c = 0; c < 3; ++c) out(c, y, x) = from_float<T>(colour.channel[c]);
   }

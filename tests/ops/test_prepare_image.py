@@ -1,3 +1,5 @@
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -34,8 +36,7 @@ def random_pixels(rng, size, channels, dtype):
 )
 def test_matches_reference(backend, sizes, source, channels, rng):
     pixels = random_pixels(rng, sizes[0], channels, source)
-    bgr = channels == 3
-    for dtype in DTYPES:
+    for dtype, bgr in itertools.product(DTYPES, (False, True)):
         found = backend.prepare_image(pixels, sizes[1], MEAN, SCALE, bgr, dtype)
         assert found.dtype == dtype
         expected = reference.prepare_image(pixels, sizes[1], MEAN, SCALE, bgr)
@@ -58,8 +59,9 @@ def test_is_what_opencv_resizes_before_it_rounds(sizes, rng):
     )
 
 
-def test_crops_and_other_strides(backend, rng):
-    whole = random_pixels(rng, (50, 60), 4, np.uint8)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=ids)
+def test_crops_and_other_strides(backend, dtype, rng):
+    whole = random_pixels(rng, (50, 60), 4, dtype)
     crop = whole[5:40:2, 3:50, :3]
     np.testing.assert_array_equal(
         ops.prepare_image(crop, np.empty((3, 8, 16), np.float32), mean=MEAN, scale=SCALE),

@@ -98,6 +98,15 @@ def test_strided_views_are_read_as_they_are(rgb: np.ndarray, view: tuple) -> Non
     np.testing.assert_array_equal(prepared(broadcast), prepared(np.array(broadcast)))
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_an_unaligned_image_is_read(rgb: np.ndarray, dtype: type) -> None:
+    image = rgb.astype(dtype) / 255 if dtype == np.float32 else rgb.astype(dtype) * 257
+    data = b"-" + image.astype(dtype).tobytes()
+    unaligned = np.frombuffer(data, dtype, offset=1).reshape(image.shape)
+    assert not unaligned.flags.aligned
+    np.testing.assert_array_equal(prepared(unaligned), prepared(image.astype(dtype)))
+
+
 def test_a_read_only_image_is_not_written(rgb: np.ndarray) -> None:
     before = rgb.copy()
     rgb.flags.writeable = False

@@ -23,11 +23,11 @@ CHANNELS = {"GRAY": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
 LONGEST_SIDE_PX = 32766  # what OpenCV's resize can address
 MAX_PIXELS = 180_000_000  # of a file, by default: more than cameras make, less than fills a memory
 _INFERRED = {1: "GRAY", 3: "RGB", 4: "RGBA"}
-# Pillow's modes whose numbers are what they look like; a palette's, or CMYK's, are not.
-# What `prepare_image` reads on a device.
+# Of images on a device.
 DEVICE_DTYPES = (np.uint8, np.float16, np.float32)
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 _DLPACK_HOST = (1, 3, 11)  # plain, and pinned by CUDA or ROCm
+# Pillow's modes whose numbers are what they look like; a palette's, or CMYK's, are not.
 PILLOW_MODES = ("L", "RGB", "RGBA", "I;16", "I;16B", "F")
 
 
@@ -299,7 +299,7 @@ def prepare(
 
 
 def _plain(pixels: np.ndarray) -> np.ndarray:
-    """The same pixels in a layout and dtype that OpenCV takes; a copy only where needed."""
+    """The same pixels in a layout and dtype that OpenCV and `ops` take; copied where needed."""
     if pixels.dtype == np.float16 or not pixels.dtype.isnative or pixels.dtype.itemsize > 8:
         pixels = pixels.astype(
             np.float32 if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
@@ -310,6 +310,8 @@ def _plain(pixels: np.ndarray) -> np.ndarray:
     packed = pixels.strides[1] == inner and (pixels.ndim == 2 or pixels.strides[2] == item)
     if not packed or pixels.strides[0] < row or pixels.strides[0] % item:
         return np.ascontiguousarray(pixels)
+    if not pixels.flags.aligned:
+        return pixels.copy()
     return pixels
 
 
