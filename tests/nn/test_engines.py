@@ -49,7 +49,7 @@ class ByHand:
 
     def __init__(self, network: LatentDiversity, image: np.ndarray) -> None:
         self.network = network
-        mean, scale = (np.array(each, np.float32) for each in normalisation(network.config))
+        mean, scale = normalisation(network.config)
         staged = np.empty((1, 3, *SIZE), np.float32)
         prepare(as_picture(image), (0, 0, *image.shape[:2]), mean, scale, staged)
         self.image = torch.from_numpy(staged)

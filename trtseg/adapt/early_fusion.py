@@ -76,7 +76,6 @@ class EarlyFusionModel:
             name: importance[name].to(self.device) if importance else value.new_zeros(())
             for name, value in self.initial.values.items()
         }
-        self._mean, self._scale = np.array(MEAN, np.float32), np.array(SCALE, np.float32)
 
     def stage(self, image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
         """The normalised working image float32 [1, 3, h, w], and the image's size."""
@@ -87,7 +86,7 @@ class EarlyFusionModel:
             multiple_px=MULTIPLE_PX,
         )
         staged = np.empty((1, 3, *size), np.float32)
-        prepare(picture, (0, 0, *picture.size), self._mean, self._scale, staged)
+        prepare(picture, (0, 0, *picture.size), MEAN, SCALE, staged)
         return staged, picture.size
 
     def features(self, staged: np.ndarray, clicks: np.ndarray) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -271,8 +272,8 @@ def working_size(
 def prepare(
     picture: Picture,
     region: tuple[int, int, int, int],
-    mean: np.ndarray,
-    scale: np.ndarray,
+    mean: Sequence[float],
+    scale: Sequence[float],
     out: np.ndarray,
 ) -> None:
     """Resize a region to the working size and normalise it.
@@ -282,7 +283,7 @@ def prepare(
     Args:
         picture: the image.
         region: (y0, x0, y1, x1), half open, inside the image.
-        mean, scale: float32 [3], RGB, for 0..255 pixels.
+        mean, scale: three numbers each, RGB, for 0..255 pixels.
         out: float32 [1, 3, h, w] to write (pixel - mean) * scale into.
     """
     y0, x0, y1, x1 = region
@@ -293,9 +294,8 @@ def prepare(
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     ops.prepare_image(
-        pixels, out[0], mean=mean.tolist(), scale=scale.tolist(),
-        bgr=picture.image_format in ("BGR", "BGRA"),
-    )  # fmt: skip
+        pixels, out[0], mean=mean, scale=scale, bgr=picture.image_format in ("BGR", "BGRA")
+    )
 
 
 def _plain(pixels: np.ndarray) -> np.ndarray:

@@ -90,8 +90,6 @@ class EncodeBuffers:
     def __init__(self, model: Model, memory: Memory, size: tuple[int, int]) -> None:
         manifest, engine = model.manifest, model.engines.encoder
         self._model, self._memory, self._grid = model, memory, model.grid(size)
-        self._mean = np.array(manifest.mean, np.float32)
-        self._scale = np.array(manifest.scale, np.float32)
         self._staged = np.empty((1, 3, *size), np.float32)
         self._network: Binding | None = None
         self._recorded = Recorded(memory, model.engines.recorder)
@@ -114,12 +112,12 @@ class EncodeBuffers:
     def prepare(self, picture: Picture, region: Region) -> None:
         """Bring a part of an image into the encoder's input, resized and normalised: on the device
         where there is one, from the bytes of the image."""
-        memory = self._memory
+        memory, manifest = self._memory, self._model.manifest
         y0, x0, y1, x1 = region
         pixels = picture.pixels[y0:y1, x0:x1]
         if not picture.on_device:
             if isinstance(memory, HostMemory) or pixels.dtype != np.uint8:
-                prepare(picture, region, self._mean, self._scale, self._staged)
+                prepare(picture, region, manifest.mean, manifest.scale, self._staged)
                 memory.copy(self._staged, self.image)
                 return
             uploaded = memory.empty(pixels.shape, pixels.dtype)
@@ -136,8 +134,8 @@ class EncodeBuffers:
             ops.prepare_image(
                 pixels,
                 self.image[0],
-                mean=self._model.manifest.mean,
-                scale=self._model.manifest.scale,
+                mean=manifest.mean,
+                scale=manifest.scale,
                 bgr=picture.image_format in ("BGR", "BGRA"),
                 stream=memory.stream,
             )
